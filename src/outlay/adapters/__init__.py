@@ -1,0 +1,12 @@
+"""Adapters: few trainable parameters on a frozen model."""
+
+from __future__ import annotations
+
+from outlay.adapters.base import Adapter
+from outlay.adapters.lora import Lora
+
+METHODS: dict[str, type] = {
+    "lora": Lora,
+}
+
+__all__ = ["METHODS", "Adapter", "Lora"]

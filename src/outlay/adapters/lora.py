@@ -1,0 +1,63 @@
+"""LoRA: a low-rank update beside frozen weights, through peft."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from outlay.catalog import Paper
+from outlay.errors import InputError, MissingExtra
+from outlay.models.base import seeded
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation: W' = W + (alpha / rank) B A with A of shape (rank, in), B of shape (out, rank), B = 0 at the start.
+
+    Args:
+        rank: rank of the update, > 0.
+        alpha: scale of the update, > 0.
+        dropout: probability of dropping an input of A, in [0, 1).
+        targets: names of the linear layers to adapt; empty for all of them but the output layer.
+    """
+
+    title: ClassVar[str] = "LoRA"
+    paper: ClassVar[Paper | None] = Paper("2106.09685", "LoRA: Low-Rank Adaptation of Large Language Models", 2021)
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank <= 0 or self.alpha <= 0:
+            raise ValueError(f"rank and alpha must be > 0, found {self.rank} and {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), found {self.dropout}")
+
+    def attach(self, module: nn.Module, seed: int) -> nn.Module:
+        """Return the module with peft's LoRA layers, A drawn from the stream (seed, "lora").
+
+        Raises:
+            MissingExtra: without peft.
+            InputError: when no layer is named as ``targets`` say.
+        """
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise MissingExtra("peft", "hf") from None
+        where = list(self.targets) or "all-linear"
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where, task_type="CAUSAL_LM")
+        try:
+            with seeded(seed, "lora"):
+                adapted: nn.Module = get_peft_model(module, config)
+        except ValueError as error:
+            raise InputError(f"LoRA cannot be attached: {error}") from error
+        return adapted
+
+    def merge(self, module: nn.Module) -> nn.Module:
+        """Return the original model with the update added to its weights."""
+        merged: nn.Module = module.merge_and_unload()  # type: ignore[operator]
+        return merged

@@ -1,0 +1,29 @@
+"""The controller seam: a schedule that also listens to the run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from outlay.record import Record
+from outlay.schedules.base import Schedule
+
+
+@runtime_checkable
+class Controller(Schedule, Protocol):
+    """A schedule with state: it reads every record and may answer differently afterwards.
+
+    Invariants, held by ``outlay.testing.check_controller``: ``value`` changes nothing; the value depends only on the records observed, in
+    order; the state is plain values, survives JSON, and continuing from it equals never having stopped.
+    """
+
+    def observe(self, record: Record) -> None:
+        """Take in what a step or an evaluation did and saw."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state returned by ``state_dict``."""
+        ...

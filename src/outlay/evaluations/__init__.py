@@ -1,0 +1,12 @@
+"""Evaluations: what is measured on held-out data."""
+
+from __future__ import annotations
+
+from outlay.evaluations.base import Exam, Sitting
+from outlay.evaluations.held_out_loss import HeldOutLoss
+
+METHODS: dict[str, type] = {
+    "held_out_loss": HeldOutLoss,
+}
+
+__all__ = ["METHODS", "Exam", "HeldOutLoss", "Sitting"]

@@ -1,0 +1,80 @@
+"""Held-out loss: the objective's loss on examples that training never reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+
+from outlay.catalog import Paper
+from outlay.context import Context
+from outlay.evaluations.base import ChargeBatch
+from outlay.objectives.base import Objective
+from outlay.objectives.next_token import NextToken
+from outlay.rng import numpy_generator
+from outlay.sources.base import Batch, Source, count_units
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Mean loss over held-out examples, and the objective's other measures (accuracy ...), each weighted by supervised units.
+
+    Args:
+        objective: the loss that is measured.
+        source: where the held-out examples come from; None for the last stage's source.
+        examples: how many at most, > 0; a fixed random choice.
+        batch_size: examples a forward pass, > 0.
+        name: prefix of the metrics: ``<name>/loss`` ...
+    """
+
+    title: ClassVar[str] = "Held-out loss"
+    paper: ClassVar[Paper | None] = None
+
+    objective: Objective = field(default_factory=NextToken)
+    source: Source | None = None
+    examples: int = 512
+    batch_size: int = 64
+    name: str = "held_out"
+
+    def __post_init__(self) -> None:
+        if self.examples <= 0 or self.batch_size <= 0:
+            raise ValueError(f"examples and batch_size must be > 0, found {self.examples} and {self.batch_size}")
+
+    def open(self, context: Context, source: Source) -> _Sitting:
+        """Return the held-out batches, chosen by the stream (seed, name)."""
+        kept = (self.source or source).held_out(context)
+        chosen = numpy_generator(context.seed, f"exam/{self.name}").permutation(len(kept))[: self.examples].tolist()
+        batches = [kept.collate(chosen[i : i + self.batch_size]) for i in range(0, len(chosen), self.batch_size)]
+        return _Sitting(self, batches, context)
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    exam: HeldOutLoss
+    batches: list[Batch]
+    context: Context
+
+    def bound(self) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for batch in self.batches:
+            for unit, amount in count_units(batch).items():
+                total[unit] = total.get(unit, 0.0) + amount
+            first = batch.get("input_ids", batch.get("labels"))
+            total["positions"] = total.get("positions", 0.0) + (first.numel() if first is not None else 0)
+        return total
+
+    def run(self, model: nn.Module, charge: ChargeBatch) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        weight = 0.0
+        for batch in self.batches:
+            here = {name: column.to(self.context.device) for name, column in batch.items()}
+            units = self.exam.objective.weight(batch)
+            loss, measures = self.exam.objective(model, here, {})
+            for name, value in {"loss": loss, **measures}.items():
+                sums[name] = sums.get(name, 0.0) + units * float(value)
+            weight += units
+            charge(batch, 0.0)
+        return {f"{self.exam.name}/{name}": total / weight if weight else math.nan for name, total in sums.items()}
+

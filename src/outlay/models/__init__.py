@@ -1,0 +1,20 @@
+"""Models: what is trained."""
+
+from __future__ import annotations
+
+from outlay.models.base import Loaded, ModelSpec
+from outlay.models.cnn import Cnn
+from outlay.models.mlp import Mlp
+from outlay.models.pretrained import Pretrained
+from outlay.models.python import PythonModel
+from outlay.models.transformer import Transformer
+
+METHODS: dict[str, type] = {
+    "transformer": Transformer,
+    "pretrained": Pretrained,
+    "mlp": Mlp,
+    "cnn": Cnn,
+    "python": PythonModel,
+}
+
+__all__ = ["METHODS", "Cnn", "Loaded", "Mlp", "ModelSpec", "Pretrained", "PythonModel", "Transformer"]

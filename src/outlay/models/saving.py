@@ -1,0 +1,19 @@
+"""Final weights as a folder that transformers loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+def save_transformer(tokenizer: Any) -> Callable[[nn.Module, Path], None]:
+    """Return a writer of a transformers model with its tokenizer beside it."""
+
+    def save(module: nn.Module, folder: Path) -> None:
+        module.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+
+    return save

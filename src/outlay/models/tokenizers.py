@@ -1,0 +1,59 @@
+"""Tokenizers that need no download, behind transformers' interface, and any other by path or name."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from outlay.errors import InputError, MissingExtra
+
+PADDING, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+_SPECIAL = [PADDING, START, END, UNKNOWN]
+
+
+def open_tokenizer(name: str) -> Any:
+    """Return the tokenizer ``characters``, ``bytes``, or the one at a local path or hub name.
+
+    ``characters`` maps each printable ASCII character (and newline) to one token, anything else to ``<unk>``; ``bytes`` maps text to its
+    UTF-8 bytes, so that nothing is unknown. Both have ``<pad>``, ``<s>``, ``</s>`` and ``<unk>`` as tokens 0 to 3.
+
+    Raises:
+        MissingExtra: without transformers.
+        InputError: when nothing can be loaded under that name.
+    """
+    try:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError:
+        raise MissingExtra("transformers", "hf") from None
+    if name not in ("characters", "bytes"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise InputError(f"no tokenizer at {name!r}; accepted: characters, bytes, a folder or a hub name ({str(error).splitlines()[0]})") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+    core = _characters() if name == "characters" else _bytes()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=PADDING, bos_token=START, eos_token=END, unk_token=UNKNOWN)
+
+
+def _characters() -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = "\n" + "".join(chr(code) for code in range(32, 127))
+    assert set(string.ascii_letters) <= set(alphabet)
+    vocabulary = {token: i for i, token in enumerate([*_SPECIAL, *alphabet])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    core.decoder = decoders.Fuse()
+    return core
+
+
+def _bytes() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {token: i for i, token in enumerate([*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    core = Tokenizer(models.BPE(vocabulary, [], unk_token=UNKNOWN))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    return core
