@@ -1,0 +1,289 @@
+"""Assembly: a recipe made real, i.e. model, exams, stages and books, and the snapshot of all that changes."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from outlay.context import Context
+from outlay.errors import InputError
+from outlay.evaluations.base import Sitting
+from outlay.knob import Knob
+from outlay.meter import Meter
+from outlay.models.base import Loaded
+from outlay.objectives.base import Objective
+from outlay.planning.cost import Costs
+from outlay.sources.base import Batch, Stream
+from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
+from outlay.train.recipe import Recipe, Stage
+
+
+@dataclass
+class Assembly:
+    """Everything that a run works with, built from its recipe.
+
+    Args:
+        recipe: what was asked for.
+        loaded: model, tokenizer and the writer of final weights, adapter included.
+        accelerator: devices, mixed precision and processes.
+        module: the model as accelerate prepared it.
+        context: seed, tokenizer, device, rank.
+        sittings: the exams, opened.
+        precision: the precision that was chosen.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    accelerator: Accelerator
+    module: nn.Module
+    context: Context
+    sittings: list[Sitting]
+    precision: str
+
+    @property
+    def plain_module(self) -> nn.Module:
+        """The model without accelerate's wrapping."""
+        module: nn.Module = self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
+        return module
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the trainable parameters, by name, shared ones once."""
+        return [(name, p) for name, p in self.plain_module.named_parameters() if p.requires_grad]
+
+    def agree(self, values: list[float]) -> list[float]:
+        """Return the first process's values on every process."""
+        if self.accelerator.num_processes == 1:
+            return values
+        from accelerate.utils import broadcast
+
+        together = torch.tensor(values, dtype=torch.float64, device=self._wire())
+        return [float(value) for value in broadcast(together)]
+
+    def add_up(self, amounts: Mapping[str, float]) -> dict[str, float]:
+        """Return every amount summed over the processes."""
+        if self.accelerator.num_processes == 1:
+            return dict(amounts)
+        together = torch.tensor(list(amounts.values()), dtype=torch.float64, device=self._wire())
+        summed = self.accelerator.reduce(together, reduction="sum")
+        return {unit: float(value) for unit, value in zip(amounts, summed, strict=True)}
+
+    def _wire(self) -> torch.device:
+        return self.accelerator.device
+
+
+@dataclass
+class StageRun:
+    """A stage being spent: its stream, optimizer and knobs, and what of them changes."""
+
+    stage: Stage
+    index: int
+    stream: Stream
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    knobs: dict[str, Knob]
+    micro_batch: int
+    starts: dict[str, float]
+    costs: Costs
+    next_evaluation: float | None = None
+    bad_in_a_row: int = 0
+    rolled_back: int = 0
+    first_step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
+    """Build the model on the CPU, check what can be checked, and only then take a device.
+
+    Raises:
+        InputError: when the model is over the ``params`` ceiling or an exam cannot be opened.
+        MissingExtra: when an optional package is needed.
+    """
+    if threads or recipe.threads:
+        torch.set_num_threads(threads or recipe.threads or 1)
+    loaded = Loaded(recipe.model) if isinstance(recipe.model, nn.Module) else recipe.model.build(recipe.seed)
+    if recipe.adapter is not None:
+        loaded.module = recipe.adapter.attach(loaded.module, recipe.seed)
+    check_params(recipe, loaded.module)
+    precision = _choose_precision(recipe)
+    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
+    context = Context(recipe.seed, loaded.tokenizer, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    source = recipe.stages[-1].source
+    sittings = [exam.open(context, source) for exam in recipe.evaluate.exams]
+    module = accelerator.prepare_model(loaded.module)
+    return Assembly(recipe, loaded, accelerator, module, context, sittings, precision)
+
+
+def check_params(recipe: Recipe, module: nn.Module) -> None:
+    """Refuse a model that has more parameters than the budget's ceiling, or none to train."""
+    count, trainable = count_parameters(module)
+    ceiling = recipe.budget.ceilings.get("params")
+    if ceiling is not None and count > ceiling:
+        raise InputError(f"the model has {count:,} parameters and the budget's ceiling is {int(ceiling):,}; choose a smaller model or raise it")
+    if trainable == 0:
+        raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a module has, and how many of them are trained."""
+    parameters = list(module.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def _choose_precision(recipe: Recipe) -> str:
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_batch: int, costs: Costs) -> StageRun:
+    """Open a stage's stream and build its optimizer; knobs are copied, so that a recipe can be run twice."""
+    stage = assembly.recipe.stages[index]
+    stream = stage.source.open(assembly.context)
+    optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(assembly.parameters()))
+    knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
+    every = assembly.recipe.evaluate.every
+    return StageRun(stage, index, stream, stage.objective, optimizer, knobs, micro_batch, starts, costs, every if assembly.sittings else None)
+
+
+# ---- snapshots: the one way to look ahead or go back ------------------------------------------------------------------------------------
+
+
+def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
+    """Copy what training changes: trainable weights and buffers, optimizer, cursor, controllers and counters of the stage."""
+    module = assembly.plain_module
+    weights = {name: p.detach().cpu().clone() for name, p in assembly.parameters()}
+    weights |= {name: b.detach().cpu().clone() for name, b in _persistent_buffers(module)}
+    tensors, groups = optimizer_to_plain(_inner(stage_run.optimizer))
+    scaler = assembly.accelerator.scaler
+    plain = {
+        "stage": stage_run.index,
+        "starts": stage_run.starts,
+        "cursor": stage_run.stream.state_dict(),
+        "groups": groups,
+        "controllers": [part.state_dict() for part in _controllers(stage_run)],
+        "costs": stage_run.costs.state_dict(),
+        "micro_batch": stage_run.micro_batch,
+        "next_evaluation": stage_run.next_evaluation,
+        "bad_in_a_row": stage_run.bad_in_a_row,
+        "rolled_back": stage_run.rolled_back,
+        "first_step": stage_run.first_step,
+        "losses": stage_run.losses,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+    return Snapshot({"model": weights, "optimizer": {name: t.detach().cpu().clone() for name, t in tensors.items()}}, plain)
+
+
+def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
+    """Put everything back as ``snapshot`` found it.
+
+    Raises:
+        InputError: when the saved weights are of another model.
+    """
+    restore_weights(assembly, saved)
+    optimizer_from_plain(_inner(stage_run.optimizer), saved.tensors.get("optimizer", {}), saved.plain["groups"])
+    stage_run.stream.load_state_dict(saved.plain["cursor"])
+    for part, state in zip(_controllers(stage_run), saved.plain["controllers"], strict=True):
+        part.load_state_dict(state)
+    stage_run.costs.load_state_dict(saved.plain["costs"])
+    for name in ("starts", "micro_batch", "next_evaluation", "bad_in_a_row", "rolled_back", "first_step"):
+        setattr(stage_run, name, saved.plain[name])
+    stage_run.losses = list(saved.plain["losses"])
+    if assembly.accelerator.scaler is not None and saved.plain["scaler"]:
+        assembly.accelerator.scaler.load_state_dict(saved.plain["scaler"])
+
+
+def restore_weights(assembly: Assembly, saved: Snapshot) -> None:
+    """Put back the weights and buffers alone."""
+    module = assembly.plain_module
+    places = dict(assembly.parameters()) | dict(_persistent_buffers(module))
+    weights = saved.tensors["model"]
+    if set(places) != set(weights):
+        odd = sorted(set(places) ^ set(weights))[:3]
+        raise InputError(f"the saved weights are of another model: they differ in {', '.join(odd)}; resume with the recipe of the run")
+    with torch.no_grad():
+        for name, place in places.items():
+            place.copy_(weights[name])
+
+
+def _persistent_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    kept = module.state_dict().keys()
+    return [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
+
+
+def _controllers(stage_run: StageRun) -> list[Any]:
+    return [part for name in sorted(stage_run.knobs) for part in stage_run.knobs[name].controllers()]
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def observe(stage_run: StageRun, record: Any) -> None:
+    """Let every controller of the stage read a record."""
+    for part in _controllers(stage_run):
+        part.observe(record)
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------------------------------
+
+
+def forward_flops_per_position(costs: Costs, batch: Batch) -> float:
+    """Return the FLOPs of a forward pass per position of a batch's width (per example where there is no text)."""
+    cost = costs.of(batch)
+    width = batch["input_ids"].shape[1] if "input_ids" in batch else 1
+    return cost.forward_flops_per_example / width
+
+
+def positions(batch: Batch) -> float:
+    """Return how many positions a forward pass over the batch computes, padding included."""
+    return float(batch["input_ids"].numel()) if "input_ids" in batch else float(len(next(iter(batch.values()))))
+
+
+def evaluate(assembly: Assembly, meter: Meter, flops_per_position: float, charge_tokens: Callable[[Batch], dict[str, float]]) -> dict[str, float]:
+    """Run every exam on the model and charge what it uses to the account ``eval``; the model is left in training mode."""
+    module = assembly.plain_module
+    metrics: dict[str, float] = {}
+
+    def charge(batch: Batch, new_tokens: float) -> None:
+        amounts = charge_tokens(batch) | {"flops": flops_per_position * positions(batch)}
+        meter.charge("eval", **amounts, **({"new_tokens": new_tokens} if new_tokens else {}))
+
+    module.eval()
+    try:
+        with torch.no_grad():
+            for sitting in assembly.sittings:
+                metrics |= sitting.run(module, charge)
+    finally:
+        module.train()
+    return metrics
+
+
+def evaluation_bound(assembly: Assembly, flops_per_position: float) -> dict[str, float]:
+    """Return the most that one evaluation can charge, by unit."""
+    total: dict[str, float] = {}
+    for sitting in assembly.sittings:
+        for unit, amount in sitting.bound().items():
+            name, value = ("flops", amount * flops_per_position) if unit == "positions" else (unit, amount)
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers of a run depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("outlay", "torch", "transformers", "accelerate", "peft", "datasets", "reasoning-gym", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

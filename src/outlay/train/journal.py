@@ -1,0 +1,150 @@
+"""Journal: everything that happened, appended line by line and never changed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from outlay.errors import InputError
+from outlay.meter import LOST, Meter
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """Appends JSON lines, each with what was charged since the line before, so that the lines add up to the accounts.
+
+    A line is handed to the operating system when it is written, so a killed process loses none; ``sync`` makes it survive the machine. While
+    the disk is full lines wait in memory. The file is locked, so that two processes never spend one run.
+
+    Args:
+        folder: the run directory.
+        meter: the books whose fresh charges every line takes along.
+        active: False on processes that must not write (all but the first).
+
+    Raises:
+        InputError: when another process holds the run.
+    """
+
+    def __init__(self, folder: Path, meter: Meter, active: bool = True) -> None:
+        self._meter, self._active = meter, active
+        self._waiting: list[str] = []
+        self.warnings: list[str] = []
+        self.lines = 0
+        if not active:
+            return
+        path = folder / NAME
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (held open for the whole run)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is spending the run in {folder}; wait for it or stop it") from None
+        text = path.read_bytes()
+        if text and not text.endswith(b"\n"):
+            self._file.write(b"\n")  # a line torn by a kill is closed and will be passed over
+        self.lines = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+
+    def write(self, kind: str, **entries: Any) -> None:
+        """Append a line of ``kind`` with what was charged since the last."""
+        charged = self._meter.drain()
+        if not self._active:
+            return
+        line = {"n": self.lines, "kind": kind, "at": self._meter.spent("seconds"), **entries}
+        if charged:
+            line["charged"] = charged
+        self.lines += 1
+        self._waiting.append(json.dumps(line, allow_nan=True, separators=(",", ":"), default=str) + "\n")
+        self._flush()
+
+    def warn(self, message: str) -> None:
+        """Append a warning; the report shows it."""
+        self.warnings.append(message)
+        self.write("warning", message=message)
+
+    def _flush(self) -> None:
+        data = "".join(self._waiting).encode()
+        try:
+            written = self._file.write(data)
+        except OSError:
+            return
+        # a disk that fills up in the middle takes part of the data: keep the rest for later
+        self._waiting = [data[written:].decode(errors="replace")] if written is not None and written < len(data) else []
+
+    def sync(self) -> None:
+        """Ask the operating system to put all lines on the disk."""
+        if self._active:
+            self._flush()
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self.warnings.append(f"the journal could not be synced: {error}")
+
+    def close(self) -> None:
+        """Sync and let go of the run."""
+        if self._active:
+            self.sync()
+            self._file.close()
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's journal; lines torn by a kill are left out.
+
+    Raises:
+        InputError: when the folder holds no journal.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise InputError(f"{folder} is not a run directory: it holds no {NAME}")
+    lines = []
+    for raw in path.read_bytes().split(b"\n"):
+        try:
+            line = json.loads(raw) if raw.strip() else None
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and "kind" in line:
+            lines.append(line)
+    return lines
+
+
+def effective(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of the one history that led to the final weights: what a kill undid is left out."""
+    history: list[dict[str, Any]] = []
+    for line in lines:
+        if line["kind"] == "resume":
+            history = [old for old in history if old["n"] < line["from_line"]]
+        history.append(line)
+    return history
+
+
+def lost_since(lines: list[dict[str, Any]], saved_at: int, step: int) -> dict[str, float]:
+    """Return what was charged after the checkpoint of ``step`` was taken at line ``saved_at``, and is lost with the process that was killed.
+
+    The checkpoint's own line tells what saving cost; that stays on the books of ``checkpoint`` (see ``saving_cost``). Losses booked by earlier
+    resumptions are not lost a second time.
+    """
+    lost: dict[str, float] = {}
+    for line in lines:
+        if line["n"] < saved_at or _is_saving(line, step):
+            continue
+        for account, book in line.get("charged", {}).items():
+            if account != LOST:
+                for unit, amount in book.items():
+                    lost[unit] = lost.get(unit, 0.0) + amount
+    return lost
+
+
+def saving_cost(lines: list[dict[str, Any]], saved_at: int, step: int) -> dict[str, dict[str, float]]:
+    """Return what was charged by the line that reports the checkpoint of ``step``, by account; empty when a kill came before that line."""
+    for line in lines:
+        if line["n"] >= saved_at and _is_saving(line, step):
+            charged: dict[str, dict[str, float]] = line.get("charged", {})
+            return charged
+    return {}
+
+
+def _is_saving(line: Mapping[str, Any], step: int) -> bool:
+    return bool(line["kind"] == "checkpoint" and line["step"] == step)

@@ -1,0 +1,161 @@
+"""The loop: one for every stage.
+
+    progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -> { meter, controllers, journal, display }
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from outlay.errors import OutlayError
+from outlay.meter import Meter
+from outlay.record import Record
+from outlay.report.terminal import Display
+from outlay.sources.base import Batch, count_units
+from outlay.train.assembly import Assembly, StageRun, evaluate, observe
+from outlay.train.checkpoint import Snapshot
+from outlay.train.journal import Journal
+from outlay.train.pace import Go, Pace
+from outlay.train.saving import Saver
+from outlay.train.signals import Signals
+from outlay.train.update import Outcome, set_knobs, update
+
+
+class RunFailed(OutlayError):
+    """The run cannot go on (its numbers are broken); what there is has been saved."""
+
+
+@dataclass
+class Spending:
+    """The run while it is being spent: everything the loop writes to.
+
+    Args:
+        assembly: the recipe made real.
+        meter: the books.
+        journal: what happened.
+        display: what a person sees.
+        signals: whether someone asked to stop.
+        saver: writes checkpoints and knows when the next is due.
+        flops_per_position: FLOPs of a forward pass a position, for evaluations.
+        step: updates finished in the whole run.
+    """
+
+    assembly: Assembly
+    meter: Meter
+    journal: Journal
+    display: Display
+    signals: Signals
+    saver: Saver
+    flops_per_position: float = 0.0
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    metrics_start: dict[str, float] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+
+def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spent", "stopped"]:
+    """Train until the stage's share of the budget is used up, or until somebody asks to stop.
+
+    Raises:
+        RunFailed: when losses stay non-finite and the recipe's patience is over.
+    """
+    meter = run.meter
+    while True:
+        go = pace.begin(save=run.saver.due(run.step), stop=run.signals.stop)
+        if go is None:
+            return "spent"
+        if go.stop:
+            return "stopped"
+        if go.save:
+            run.saver.save(run, stage_run, pace)
+        knobs = set_knobs(run.assembly, stage_run, go.progress)
+        count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
+        with meter.spend("data"):
+            batch = stage_run.stream.draw(count)
+            cost = step_cost(run, stage_run, batch)
+        if not pace.fits(cost):
+            return "spent"
+        with meter.spend("train"):
+            outcome = update(run.assembly, stage_run, batch, knobs, run.step + 1)
+            meter.charge("train", **cost)
+        stage_run.stream.advance(count)
+        with meter.spend("record"):
+            finish_step(run, stage_run, pace, go, knobs, cost, outcome)
+        if not outcome.finite:
+            heal(run, stage_run)
+        evaluate_if_due(run, stage_run, go.progress)
+
+
+def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, float]:
+    """Return what training on the batch uses of every counted unit, over all processes; a shape not seen before is measured, and charged."""
+    known = len(stage_run.costs)
+    cost = stage_run.costs.of(batch)
+    if len(stage_run.costs) > known:
+        with run.meter.spend("plan"):
+            run.meter.charge("plan", flops=run.assembly.add_up({"flops": stage_run.costs.spent_on_last})["flops"])
+    units = count_units(batch)
+    mine = {**units, "flops": cost.flops_per_example * units["examples"]}
+    return {"steps": 1.0, **run.assembly.add_up(mine)}
+
+
+def finish_step(run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: dict[str, float], cost: dict[str, float], outcome: Outcome) -> None:
+    """Make the step's record and hand it to everyone who reads it."""
+    run.step += 1
+    record = Record(
+        kind="step", step=run.step, stage=stage_run.stage.name, progress=go.progress, loss=outcome.loss, gradient_norm=outcome.gradient_norm,
+        knobs=knobs, charges=cost, metrics=outcome.metrics, outcome="ok" if outcome.finite else "skipped",
+    )  # fmt: skip
+    observe(stage_run, record)
+    if outcome.finite:
+        stage_run.losses = [*stage_run.losses[-19:], outcome.loss]
+    run.journal.write(
+        "step", step=run.step, stage=record.stage, progress=record.progress, loss=record.loss, gradient_norm=record.gradient_norm,
+        knobs=record.knobs, outcome=record.outcome, metrics=record.metrics,
+    )  # fmt: skip
+    run.display.step(record, run.meter.totals(), run.meter.progress, pace.seconds_left())
+    pace.lap()
+
+
+def evaluate_if_due(run: Spending, stage_run: StageRun, progress: float) -> None:
+    """Evaluate when the stage has passed the next point at which the recipe asks for it."""
+    due, every = stage_run.next_evaluation, run.assembly.recipe.evaluate.every
+    if due is None or every is None or progress < due or due >= 1:
+        return
+    while stage_run.next_evaluation is not None and stage_run.next_evaluation <= progress:
+        stage_run.next_evaluation += every
+    metrics = examine(run, stage_run.stage.name, progress, "during")
+    observe(stage_run, Record("evaluation", run.step, stage_run.stage.name, progress, metrics=metrics))
+
+
+def examine(run: Spending, stage: str, progress: float, when: Literal["start", "during", "end"]) -> dict[str, float]:
+    """Run the exams, charge them, and put the results on record."""
+    before = run.meter.spent("seconds")
+    with run.meter.spend("eval"):
+        metrics = evaluate(run.assembly, run.meter, run.flops_per_position, count_units)
+    run.saver.reserve.measured("evaluation", run.meter.spent("seconds") - before)
+    run.metrics = metrics
+    run.journal.write("evaluation", step=run.step, stage=stage, progress=progress, when=when, metrics=metrics)
+    run.display.say(f"evaluation ({when}): " + ", ".join(f"{name} {value:.4g}" for name, value in headline(metrics).items()))
+    return metrics
+
+
+def headline(metrics: dict[str, float], most: int = 4) -> dict[str, float]:
+    """Return the metrics that sum the others up: the shortest names first."""
+    names = sorted(metrics, key=lambda name: (name.count("/"), list(metrics).index(name)))[:most]
+    return {name: metrics[name] for name in names}
+
+
+def heal(run: Spending, stage_run: StageRun) -> None:
+    """Answer a step whose loss or gradient was not finite, as the recipe's health says. The update was withheld already."""
+    health = run.assembly.recipe.health
+    stage_run.bad_in_a_row += 1
+    escalate = stage_run.bad_in_a_row >= health.patience
+    run.journal.write("decision", what=f"step {run.step} skipped", why="the loss or gradient was not finite; the batch stays spent")
+    if health.nonfinite == "stop" or (escalate and stage_run.rolled_back >= health.patience):
+        raise RunFailed(f"the loss or gradient was not finite at step {run.step}; lower the learning rate or look at the data of that step")
+    if health.nonfinite == "roll_back" or escalate:
+        saved: Snapshot | None = run.saver.newest()
+        if saved is None:
+            raise RunFailed(f"the loss was not finite at step {run.step} and there is no checkpoint to roll back to")
+        run.saver.roll_back(run, stage_run, saved)

@@ -1,0 +1,223 @@
+"""Pace: whether there is another step, and at which progress. Live it comes from the meter; in a replay, from the journal."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from outlay.budget import Budget
+from outlay.meter import Meter
+
+
+@dataclass(frozen=True)
+class Go:
+    """Leave for one step.
+
+    Args:
+        progress: share of the stage's budget that has been spent, in [0, 1].
+        save: whether to save the run before the step.
+        stop: whether to end the run in good order instead (a signal came).
+    """
+
+    progress: float
+    save: bool = False
+    stop: bool = False
+
+
+class Pace(Protocol):
+    """Decides step by step how far a stage has come and when it has ended."""
+
+    def begin(self, save: bool, stop: bool) -> Go | None:
+        """Return leave for the next step, or None when the stage has ended; ``save`` and ``stop`` are this process's wishes."""
+        ...
+
+    def fits(self, cost: Mapping[str, float]) -> bool:
+        """Return whether a step of this cost in counted units stays within the stage's limits."""
+        ...
+
+
+@dataclass
+class Reserve:
+    """What must be left to finish cleanly: the last evaluation, checkpoint, export and report.
+
+    Args:
+        counted: unit -> amount, the most that the last evaluation can use; exact, known in advance.
+        seconds: part -> expected seconds, revised whenever the part has been measured.
+    """
+
+    counted: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: how much longer than measured a part may take before the budget is overrun
+    margin: float = 1.1
+
+    def amount(self, unit: str) -> float:
+        """Return what is reserved of a unit."""
+        return self.margin * math.fsum(self.seconds.values()) if unit == "seconds" else self.counted.get(unit, 0.0)
+
+    def measured(self, part: str, seconds: float) -> None:
+        """Take in how long a part took; the longest of the last two stands, so that one lucky run does not lower it."""
+        before = self.seconds.get(part)
+        self.seconds[part] = max(seconds, (before + seconds) / 2) if before is not None else seconds
+
+
+def flow_limits(budget: Budget) -> dict[str, float]:
+    """Return the limits with money turned into the unit it is priced by, since that is what steps are weighed in."""
+    limits = {unit: amount for unit, amount in budget.limits.items() if unit != "usd"}
+    if "usd" in budget.limits and budget.price:
+        bought = budget.limits["usd"] / budget.price.usd
+        limits[budget.price.per] = min(bought, limits.get(budget.price.per, math.inf))
+    return limits
+
+
+def ending_unit(budget: Budget, unit: str) -> str:
+    """Return the declared unit behind a flow limit: ``usd`` where money was the tighter one."""
+    if "usd" in budget.limits and budget.price and budget.price.per == unit:
+        bought = budget.limits["usd"] / budget.price.usd
+        return "usd" if bought <= budget.limits.get(unit, math.inf) else unit
+    return unit
+
+
+class LivePace:
+    """The pace of a run that is being spent.
+
+    Progress is the largest spent share over the limited units, each from what had been spent when the stage began to the stage's end:
+    p = max_u (spent_u - from_u) / (to_u - from_u), never falling. In seconds a step fits if the slowest of the recent ones would.
+
+    Args:
+        meter: the books.
+        starts: unit -> total spent when the stage began.
+        share: this stage's part of what is left for it and the stages after it, in (0, 1].
+        reserve: what must stay for the end of the run; read every step, so that revisions count.
+        agree: returns the first process's values on every process.
+    """
+
+    #: recent steps that a step's seconds are forecast from
+    WINDOW = 20
+
+    def __init__(self, meter: Meter, starts: Mapping[str, float], share: float, reserve: Reserve,
+                 agree: Callable[[list[float]], list[float]] = list) -> None:  # fmt: skip
+        self._meter, self._share, self._reserve, self._agree = meter, share, reserve, agree
+        self._limits = flow_limits(meter.budget)
+        self._starts = {unit: starts.get(unit, 0.0) for unit in self._limits}
+        self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._began: float | None = None
+        self._progress = 0.0
+        self.ended_by: str | None = None
+
+    def ends(self) -> dict[str, float]:
+        """Return unit -> total spent at which the stage ends."""
+        ends = {}
+        for unit, limit in self._limits.items():
+            share = self._share * max(0.0, limit - self._reserve.amount(unit) - self._starts[unit])
+            ends[unit] = self._starts[unit] + (share if unit in ("seconds", "flops") else math.floor(share))
+        return ends
+
+    def expect(self, seconds: float) -> None:
+        """Give a forecast of a step's seconds before any has been measured."""
+        self._recent.append(seconds)
+
+    def lap(self) -> None:
+        """Tell that a step has ended; what is not part of a step (evaluations, saves) is kept out by ``pause``."""
+        now = self._meter.spent("seconds")
+        if self._began is not None:
+            self._recent.append(now - self._began)
+        self._began = None
+
+    def forecast(self) -> float:
+        """Return how long the next step may take: the slowest recent one, but at most twice the median, so that one stall does not count."""
+        if not self._recent:
+            return 0.0
+        ordered = sorted(self._recent)
+        return min(ordered[-1], 2 * ordered[len(ordered) // 2])
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until the stage ends if seconds are limited, else a guess from progress; None before the first step."""
+        ends = self.ends()
+        if "seconds" in ends:
+            return max(0.0, ends["seconds"] - self._meter.spent("seconds"))
+        used = self._meter.spent("seconds") - self._starts.get("seconds", 0.0)
+        return used * (1 - self._progress) / self._progress if self._progress > 0.01 else None
+
+    def begin(self, save: bool, stop: bool) -> Go | None:
+        """Return leave for the next step, as the first process sees it."""
+        self._began = self._meter.spent("seconds")
+        ends = self.ends()
+        shares = {unit: self._passed(unit, end) for unit, end in ends.items()}
+        progress = max(self._progress, min(1.0, max(shares.values())))
+        over = [unit for unit, end in ends.items() if self._meter.spent(unit) >= end]
+        if "seconds" in ends and self._began + self.forecast() > ends["seconds"]:
+            over.append("seconds")
+        verdict = self._agree([progress, float(save), float(stop), float(self._index(over))])
+        self._progress = verdict[0]
+        if verdict[3] >= 0:
+            self.ended_by = list(self._limits)[int(verdict[3])]
+            return None
+        return Go(verdict[0], bool(verdict[1]), bool(verdict[2]))
+
+    def fits(self, cost: Mapping[str, float]) -> bool:
+        """Return whether a step of this cost stays within the stage's counted limits."""
+        for unit, end in self.ends().items():
+            if unit != "seconds" and self._meter.spent(unit) + cost.get(unit, 0.0) > end:
+                self.ended_by = unit
+                return False
+        return True
+
+    def _passed(self, unit: str, end: float) -> float:
+        width = end - self._starts[unit]
+        return (self._meter.spent(unit) - self._starts[unit]) / width if width > 0 else 1.0
+
+    def _index(self, over: list[str]) -> int:
+        return list(self._limits).index(over[0]) if over else -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed stage needs to go on at the same progress."""
+        return {"starts": self._starts, "progress": self._progress, "recent": list(self._recent)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved stage."""
+        self._starts = {unit: state["starts"].get(unit, 0.0) for unit in self._limits}
+        self._progress = state["progress"]
+        self._recent.extend(state["recent"])
+
+
+class RecordedPace:
+    """The pace of a replay: the progress that the journal recorded, step by step.
+
+    Args:
+        steps: the stage's ``step`` lines, in order.
+        saves: numbers of the steps after which the run was saved, since a roll-back depends on them.
+        ended_by: what ended the stage.
+    """
+
+    def __init__(self, steps: Iterable[Mapping[str, Any]], saves: Iterable[int], ended_by: str | None) -> None:
+        self._steps = deque(steps)
+        self._saves = set(saves)
+        self.ended_by = ended_by
+
+    def begin(self, save: bool, stop: bool) -> Go | None:
+        """Return leave for the next recorded step; a signal still stops a replay."""
+        if not self._steps:
+            return None
+        line = self._steps.popleft()
+        return Go(line["progress"], save=line["step"] - 1 in self._saves, stop=stop)
+
+    def fits(self, cost: Mapping[str, float]) -> bool:
+        """A recorded step fitted."""
+        return True
+
+    def expect(self, seconds: float) -> None:
+        """A replay needs no forecast."""
+
+    def lap(self) -> None:
+        """A replay times nothing."""
+
+    def seconds_left(self) -> float | None:
+        """A replay does not know."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """A replay is not resumed."""
+        return {}

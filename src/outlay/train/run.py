@@ -1,0 +1,357 @@
+"""Run: spend a recipe in a directory, resume it after a kill, repeat it from its journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from outlay.catalog import describe
+from outlay.errors import InputError
+from outlay.meter import Meter
+from outlay.planning.cost import Costs
+from outlay.report import report as write_report
+from outlay.report.terminal import Display, Quiet
+from outlay.train.assembly import (
+    Assembly,
+    StageRun,
+    assemble,
+    count_parameters,
+    evaluation_bound,
+    forward_flops_per_position,
+    open_stage,
+    restore,
+    versions,
+)
+from outlay.train.checkpoint import Snapshot, latest
+from outlay.train.journal import NAME as JOURNAL
+from outlay.train.journal import Journal, effective, lost_since, read_journal, saving_cost
+from outlay.train.loop import RunFailed, Spending, examine, spend_stage
+from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, ending_unit, flow_limits
+from outlay.train.preparing import first_batch, make_stage_plan, probe_stage, warm_up_compiler
+from outlay.train.reading import dump_recipe, load_recipe
+from outlay.train.recipe import Recipe
+from outlay.train.result import FAILED, SPENT, STOPPED, Result, finish_result
+from outlay.train.saving import FOLDER, Saver
+from outlay.train.signals import Signals
+
+#: seconds that writing result and report takes before it has been measured
+REPORT_SECONDS = 0.4
+
+
+@dataclass
+class _Way:
+    """How this process comes to the run: fresh, resumed or replayed."""
+
+    folder: Path
+    recipe: Recipe
+    meter: Meter
+    display: Display
+    saved: Snapshot | None = None
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    replay: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the first process chose and later ones must keep: the journal's first line."""
+        return next((line for line in self.lines if line["kind"] == "run"), {})
+
+
+def run(recipe: Recipe | str | Path, out: Path | str | None = None, *, display: Display | None = None, began: float | None = None,
+        clock: Callable[[], float] = time.monotonic) -> Result:  # fmt: skip
+    """Spend a recipe's budget and return where it went.
+
+    Args:
+        recipe: a recipe, or what ``load_recipe`` reads.
+        out: directory of the run, which must not hold a run already; None for ``runs/<name>-<number>``.
+        display: what a person sees meanwhile; None for nothing.
+        began: reading of ``clock`` from which seconds count, when the process began earlier.
+        clock: returns seconds.
+
+    Raises:
+        InputError: when recipe, data or directory are wrong; nothing has been created then.
+        RunFailed: when the run's numbers broke; result and checkpoint have been written.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    folder = _fresh_folder(recipe, out)
+    way = _Way(folder, recipe, Meter(recipe.budget, clock, began), display or Quiet())
+    return _spend(way)
+
+
+def resume(folder: Path | str, *, recipe: Recipe | None = None, display: Display | None = None, began: float | None = None,
+           clock: Callable[[], float] = time.monotonic) -> Result:  # fmt: skip
+    """Go on with a run that was stopped or killed, from its newest whole checkpoint. What was lost since then is put on the books.
+
+    Args:
+        folder: the run directory.
+        recipe: needed only when the run was started in Python with objects that YAML cannot hold.
+
+    Raises:
+        InputError: when the folder is not a run, the run has ended on its budget, or another process is spending it.
+    """
+    folder = Path(folder)
+    unborn = (folder / "recipe.yaml").is_file() and not (folder / JOURNAL).exists()  # killed before it had begun
+    lines = [] if unborn else read_journal(folder)
+    ended = next((line for line in reversed(lines) if line["kind"] in ("end", "resume")), None)
+    if ended and ended["kind"] == "end" and ended["ended_by"] not in ("signal", "failure"):
+        raise InputError(f"the run in {folder} has ended on its budget ({ended['ended_by']}); start a new one with a larger budget")
+    recipe = recipe or _recipe_of(folder)
+    way = _Way(folder, recipe, Meter(recipe.budget, clock, began), display or Quiet(), lines=lines)
+    if (folder / FOLDER).is_dir() and any(line["kind"] == "checkpoint" for line in lines):
+        _, way.saved, way.refused = latest(folder / FOLDER)
+    return _spend(way)
+
+
+def replay(folder: Path | str, out: Path | str | None = None, *, recipe: Recipe | None = None, display: Display | None = None) -> Result:
+    """Repeat a run from the progress its journal recorded, so that a run limited by seconds ends with the same weights.
+
+    Args:
+        folder: the run to repeat; it must have ended.
+        out: directory of the repetition; None for ``<folder>-replay``.
+        recipe: as in ``resume``.
+
+    Raises:
+        InputError: when the folder is not a run or it has not ended.
+    """
+    folder = Path(folder)
+    lines = effective(read_journal(folder))
+    if not any(line["kind"] == "end" for line in lines):
+        raise InputError(f"the run in {folder} has not ended; resume it first (outlay resume {folder})")
+    recipe = recipe or _recipe_of(folder)
+    target = _fresh_folder(recipe, out or folder.parent / f"{folder.name}-replay")
+    return _spend(_Way(target, recipe, Meter(recipe.budget), display or Quiet(), lines=lines, replay=True))
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    try:
+        return load_recipe(folder / "recipe.yaml")
+    except InputError as error:
+        raise InputError(f"the run's recipe cannot be read back ({error}); if it was made in Python, pass recipe=") from error
+
+
+def _fresh_folder(recipe: Recipe, out: Path | str | None) -> Path:
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} exists and is not empty; choose another directory, or resume the run in it (outlay resume {folder})")
+        return folder
+    numbers = (number for number in range(1, 1_000_000) if not Path("runs", f"{recipe.name}-{number}").exists())
+    return Path("runs", f"{recipe.name}-{next(numbers)}")
+
+
+def _spend(way: _Way) -> Result:
+    with Signals() as signals:
+        with way.meter.spend("setup"):
+            assembly = assemble(way.recipe, threads=way.settings.get("threads"))
+            _check_streams(assembly)
+            if assembly.accelerator.is_main_process:
+                _make_folder(way)
+            assembly.accelerator.wait_for_everyone()
+            journal = Journal(way.folder, way.meter, assembly.accelerator.is_main_process)
+        with ExitStack() as cleanup:
+            cleanup.callback(journal.close)
+            cleanup.callback(way.display.close)
+            return _spend_journaled(way, assembly, journal, signals)
+
+
+def _make_folder(way: _Way) -> None:
+    """Create the run directory, the recipe first: a directory with a recipe alone is a run that has not begun."""
+    way.folder.mkdir(parents=True, exist_ok=True)
+    path = way.folder / "recipe.yaml"
+    if not path.exists():
+        aside = path.with_suffix(".incomplete")
+        aside.write_text(dump_recipe(way.recipe), encoding="utf-8")
+        os.replace(aside, path)
+
+
+def _check_streams(assembly: Assembly) -> None:
+    """Open every stage's source once, so that wrong data is found before anything is created."""
+    for stage in assembly.recipe.stages:
+        stage.source.open(assembly.context).draw(1)
+
+
+def _spend_journaled(way: _Way, assembly: Assembly, journal: Journal, signals: Signals) -> Result:
+    reserve = Reserve(seconds={"report": REPORT_SECONDS})
+    run = Spending(assembly, way.meter, journal, way.display, signals, Saver(way.folder, way.recipe.checkpoints, way.meter, reserve))
+    with way.meter.spend("setup"):
+        if way.lines and not way.replay:
+            _take_up(way, run, reserve)
+        else:
+            _write_head(way, assembly, journal)
+    way.display.start(way.recipe.budget, way.recipe.budget.limits)
+    try:
+        ended_by, code, message = _spend_stages(way, run, reserve)
+    except RunFailed as error:
+        ended_by, code, message = "failure", FAILED, str(error)
+    except BaseException as error:
+        _finish(way, run, reserve, "failure", FAILED, f"{type(error).__name__}: {error}", save=False)
+        raise
+    result = _finish(way, run, reserve, ended_by, code, message)
+    if code == FAILED:
+        raise RunFailed(f"{message} (run directory: {way.folder})")
+    return result
+
+
+def _write_head(way: _Way, assembly: Assembly, journal: Journal) -> None:
+    recipe, (parameters, trainable) = way.recipe, count_parameters(assembly.plain_module)
+    price = {"usd": recipe.budget.price.usd, "per": recipe.budget.price.per} if recipe.budget.price else None
+    journal.write(
+        "run", format=1, name=recipe.name, recipe=describe(recipe), budget=str(recipe.budget), limits=dict(recipe.budget.limits),
+        ceilings=dict(recipe.budget.ceilings), price=price, seed=recipe.seed, versions=versions(), device=str(assembly.context.device),
+        threads=torch.get_num_threads(), processes=assembly.context.world, precision=assembly.precision, parameters=parameters,
+        trainable=trainable, replay=way.replay,
+    )  # fmt: skip
+
+
+def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
+    """Book what the killed process had spent: as saved up to the checkpoint, as lost after it."""
+    # without a checkpoint all but the journal's first line is lost
+    saved = way.saved.plain if way.saved else {"meter": {"accounts": {}, "lost": {}}, "lines": 1, "step": 0}
+    at, step = saved["lines"], saved["step"]
+    way.meter.load_state_dict(saved["meter"])
+    if way.saved:
+        way.meter.load_state_dict({"accounts": saving_cost(way.lines, at, step), "lost": {}})
+        lost = lost_since(way.lines, at, step)
+    else:
+        lost = lost_since(way.lines, 0, -1)
+    way.meter.write_off(lost)
+    run.step = step
+    if way.saved:
+        run.saver.was_saved(saved["stage"], step)
+        run.metrics, run.metrics_start, run.stages = saved["metrics"], saved["metrics_start"], saved["stages"]
+        run.flops_per_position = saved["flops_per_position"]
+        reserve.seconds |= saved["reserve"]
+    run.journal.write("resume", from_step=step, from_line=at, lost=lost)
+    for why in way.refused:
+        run.journal.warn(f"a checkpoint was refused: {why}")
+    way.display.say(f"resumed from step {step}; lost: " + (", ".join(f"{amount:.4g} {unit}" for unit, amount in lost.items()) or "nothing"))
+
+
+def _spend_stages(way: _Way, run: Spending, reserve: Reserve) -> tuple[str, int, str]:
+    recipe, saved = way.recipe, way.saved
+    first = saved.plain["stage"] if saved else 0
+    pace: Pace | None = None
+    for index in range(first, len(recipe.stages)):
+        stage_run = _open(way, run, reserve, index, saved if index == first else None)
+        pace = _pace(way, run, reserve, stage_run, saved if index == first else None)
+        if saved is None or index > first:
+            run.saver.save(run, stage_run, pace)
+        end = spend_stage(run, stage_run, pace)
+        if end == "stopped":
+            run.saver.save(run, stage_run, pace)
+            return "signal", STOPPED, f"stopped by {run.signals.name}; go on with: outlay resume {way.folder}"
+        _close_stage(way, run, stage_run)
+    ended_by = ending_unit(recipe.budget, getattr(pace, "ended_by", None) or "steps")
+    if recipe.evaluate.exams:
+        examine(run, recipe.stages[-1].name, 1.0, "end")
+    run.saver.save(run, stage_run, pace)
+    return ended_by, SPENT, ""
+
+
+def _open(way: _Way, run: Spending, reserve: Reserve, index: int, saved: Snapshot | None) -> StageRun:
+    """Open a stage: measure what it costs, plan, evaluate before the first one, and put back a saved state."""
+    assembly, meter, stage = run.assembly, way.meter, way.recipe.stages[index]
+    costs = Costs(assembly.plain_module, stage.objective)
+    with meter.spend("setup"):
+        stage_run = open_stage(assembly, index, {}, 1, costs)
+    if saved is not None:
+        with meter.spend("setup"):
+            restore(assembly, stage_run, saved)
+        reserve.counted = evaluation_bound(assembly, run.flops_per_position)
+        return stage_run
+    with meter.spend("plan"):
+        batch = first_batch(stage_run)
+        flops = forward_flops_per_position(costs, batch)
+        meter.charge("plan", flops=costs.spent_on_last)
+        run.flops_per_position = run.flops_per_position or flops
+        reserve.counted = evaluation_bound(assembly, run.flops_per_position)
+        make_stage_plan(way, run, stage_run, batch, reserve)
+    if way.recipe.compile:
+        warm_up_compiler(run, stage_run, batch)
+    if way.recipe.probe_steps and not way.replay:
+        probe_stage(run, stage_run, way.recipe.probe_steps)
+    if index == 0 and way.recipe.evaluate.start and assembly.sittings:
+        run.metrics_start = examine(run, stage.name, 0.0, "start")
+    stage_run.starts = {unit: meter.spent(unit) for unit in flow_limits(way.recipe.budget)}
+    stage_run.first_step = run.step
+    return stage_run
+
+
+def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved: Snapshot | None) -> Pace:
+    if way.replay:
+        mine = [line for line in way.lines if line["kind"] == "step" and line["stage"] == stage_run.stage.name]
+        saves = [line["step"] for line in way.lines if line["kind"] == "checkpoint"]
+        end = next(line for line in reversed(way.lines) if line["kind"] == "end")
+        return RecordedPace(mine, saves, end["ended_by"])
+    to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]
+    pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree)
+    if saved is not None:
+        pace.load_state_dict(saved.plain["pace"])
+    ends = pace.ends()
+    run.journal.write(
+        "stage", stage=stage_run.stage.name, index=stage_run.index, share=stage_run.stage.share,
+        limits={unit: [stage_run.starts[unit], end] for unit, end in ends.items()},
+    )  # fmt: skip
+    way.display.say(f"stage {stage_run.stage.name}")
+    return pace
+
+
+def _close_stage(way: _Way, run: Spending, stage_run: StageRun) -> None:
+    spent = {unit: run.meter.spent(unit) - stage_run.starts.get(unit, 0.0) for unit in run.meter.totals() if unit in stage_run.starts}
+    losses = stage_run.losses
+    run.stages = [*run.stages, {
+        "name": stage_run.stage.name, "steps": run.step - stage_run.first_step, "share": stage_run.stage.share, "spent": spent,
+        "final_loss": sum(losses) / len(losses) if losses else None,
+    }]  # fmt: skip
+
+
+def _finish(way: _Way, run: Spending, reserve: Reserve, ended_by: str, code: int, message: str, save: bool = True) -> Result:
+    """Write final weights, result and report; this is what the reserve was kept for."""
+    main = run.assembly.accelerator.is_main_process
+    if main and save and code == SPENT:
+        with way.meter.spend("checkpoint"):
+            _export(way, run)
+    plan_file = way.folder / "plan.json"
+    plan = json.loads(plan_file.read_text()) if plan_file.is_file() else None
+    with way.meter.spend("report"):
+        run.journal.write("end", ended_by=ended_by, message=message)
+        result = finish_result(run, way.folder, ended_by, code, plan)
+        if main:
+            result.write()
+            _report(way, run)
+    way.meter.close()
+    run.journal.write("closed")
+    result = finish_result(run, way.folder, ended_by, code, plan)
+    if main:
+        result.write()
+    return result
+
+
+def _export(way: _Way, run: Spending) -> None:
+    module = run.assembly.plain_module
+    if way.recipe.adapter is not None:
+        module = way.recipe.adapter.merge(module)
+    aside = way.folder / ".incomplete-model"
+    try:
+        run.assembly.loaded.save(module, aside)
+        os.rename(aside, way.folder / "model")
+    except OSError as error:
+        run.journal.warn(f"the final weights could not be written to model/ ({error.strerror}); they are in the last checkpoint")
+
+
+def _report(way: _Way, run: Spending) -> None:
+    try:
+        write_report([way.folder])
+    except (OSError, InputError) as error:
+        run.journal.warn(f"the report could not be written: {error}; try again with: outlay report {way.folder}")
+
+
+__all__ = ["replay", "resume", "run"]

@@ -1,0 +1,102 @@
+"""Update: one optimizer step on one batch, in pieces that fit the memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from outlay.models.base import seeded
+from outlay.optim.base import follow
+from outlay.sources.base import Batch
+from outlay.train.assembly import Assembly, StageRun
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an update saw.
+
+    Args:
+        loss: mean over the batch's supervised units, over all processes.
+        gradient_norm: before clipping.
+        metrics: the objective's further measures, averaged alike.
+        finite: False when loss or gradient is not finite; then nothing was changed.
+    """
+
+    loss: float
+    gradient_norm: float
+    metrics: dict[str, float]
+    finite: bool
+
+
+def set_knobs(assembly: Assembly, stage_run: StageRun, progress: float) -> dict[str, float]:
+    """Read every knob at ``progress``, write it where it belongs, and return the values."""
+    values = {name: knob.value(progress) for name, knob in stage_run.knobs.items()}
+    for name in stage_run.stage.optimizer.knobs:
+        follow(stage_run.optimizer, name, values[name])
+    if "dropout" in values:
+        for part in assembly.plain_module.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = values["dropout"]
+    return values
+
+
+def update(assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], step: int) -> Outcome:
+    """Compute the gradient of the mean loss over the whole batch and take an optimizer step.
+
+    The batch is cut into pieces of ``micro_batch`` examples; each piece's mean loss is weighted by its supervised units, so that the gradient
+    is that of the uncut batch. Dropout masks come from the stream (seed, "dropout", step and piece).
+
+    Args:
+        batch: this process's part, on the CPU.
+        knobs: the values followed in this step.
+        step: number of the step in the run, from 1.
+    """
+    accelerator, objective = assembly.accelerator, stage_run.objective
+    pieces = cut(batch, stage_run.micro_batch)
+    weights = [objective.weight(piece) for piece in pieces]
+    total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
+    sums: dict[str, torch.Tensor] = {}
+    for number, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
+        here = {name: column.to(assembly.context.device) for name, column in piece.items()}
+        last = number == len(pieces) - 1
+        with seeded(assembly.recipe.seed, f"dropout/{assembly.context.rank}", step * 4096 + number), _syncing(assembly, last):
+            with accelerator.autocast():
+                loss, measures = objective(assembly.module, here, knobs)
+            # processes average their gradients; multiplying by their number makes it the sum that the weights ask for
+            accelerator.backward(loss * (weight / total * accelerator.num_processes))
+        for name, value in {"loss": loss, **measures}.items():
+            part = value.detach() * (weight / total)
+            sums[name] = sums[name] + part if name in sums else part
+    return _step(assembly, stage_run, sums, knobs.get("clip"))
+
+
+def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tensor], clip: float | None) -> Outcome:
+    accelerator, optimizer = assembly.accelerator, stage_run.optimizer
+    parameters = [p for _, p in assembly.parameters()]
+    norm = accelerator.clip_grad_norm_(parameters, clip if clip is not None else math.inf)
+    seen = assembly.add_up({name: float(value) for name, value in sums.items()})
+    gradient_norm = float(norm) if norm is not None else math.nan
+    finite = math.isfinite(seen["loss"]) and math.isfinite(gradient_norm)
+    if finite:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    loss = seen.pop("loss")
+    return Outcome(loss, gradient_norm, seen, finite)
+
+
+def _syncing(assembly: Assembly, last: bool) -> AbstractContextManager[None]:
+    """Let processes exchange gradients only with the last piece."""
+    return nullcontext() if last else assembly.accelerator.no_sync(assembly.module)
+
+
+def cut(batch: Batch, size: int) -> list[Batch]:
+    """Cut a batch into the fewest pieces of at most ``size`` examples, as equal as can be."""
+    examples = len(next(iter(batch.values())))
+    count = max(1, -(-examples // size))
+    edges = [examples * i // count for i in range(count + 1)]
+    return [{name: column[start:end] for name, column in batch.items()} for start, end in zip(edges[:-1], edges[1:], strict=True)]
