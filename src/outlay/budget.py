@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal, get_args
 
 from outlay.errors import InputError
@@ -32,12 +33,14 @@ _COUNTS: dict[str, str] = {
     "step": "steps", "example": "examples", "token": "tokens", "flop": "flops", "rollout": "rollouts", "new_token": "new_tokens",
     "new token": "new_tokens", "label": "labels", "param": "params", "parameter": "params"}  # fmt: skip
 
-_NUMBER = r"(?P<number>\d+(?:_\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?|\d{1,3}(?:,\d{3})+|\.\d+)"
+_DIGITS = r"\d+(?:_\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?|\d{1,3}(?:,\d{3})+|\.\d+"
+_NUMBER = rf"(?P<number>{_DIGITS})"
+_DOLLARS = rf"(?:\$\s*(?P<dollars>{_DIGITS})|(?P<amount>{_DIGITS})\s*usd)"
 # a comma between a digit and three digits belongs to a number: 10,000 steps
 _JOINTS = re.compile(r"\s+or\s+|\s+and\s+|(?<!\d),|,(?!\d{3}(?:\D|$))|;")
-_MONEY = re.compile(r"^(?:\$\s*(?P<dollars>[\d._]+)|(?P<amount>[\d._]+)\s*usd)(?:\s+at\s+(?P<price>.+))?$", re.IGNORECASE)
-_PRICE = re.compile(r"^(?:\$\s*(?P<dollars>[\d._]+)|(?P<amount>[\d._]+)\s*usd)\s*(?:/|per)\s*(?P<per>.+)$", re.IGNORECASE)
-_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
+_MONEY = re.compile(rf"^{_DOLLARS}(?:\s+at\s+(?P<price>.+))?$", re.IGNORECASE)
+_PRICE = re.compile(rf"^{_DOLLARS}\s*(?:/|per)\s*(?P<per>.+)$", re.IGNORECASE)
+_TIME_PART = re.compile(rf"({_DIGITS})\s*([a-z]+)\s*")
 _COUNT = re.compile(rf"^{_NUMBER}\s*(?P<scale>[kKMGBTPE]?)\s*(?P<unit>[A-Za-z_][A-Za-z_ ]*)$")
 _MEMORY = re.compile(rf"^{_NUMBER}\s*(?P<unit>[KMGT]i?B|bytes?)$")
 
@@ -49,10 +52,19 @@ class Price:
     Args:
         usd: dollars for one unit of ``per``, > 0.
         per: ``"seconds"`` or ``"tokens"``.
+
+    Raises:
+        InputError: when ``usd`` is not finite and positive, or ``per`` is something else.
     """
 
     usd: float
     per: Literal["seconds", "tokens"]
+
+    def __post_init__(self) -> None:
+        if self.per not in ("seconds", "tokens"):
+            raise InputError(f"a price is per seconds or per tokens, found {self.per!r}")
+        if not math.isfinite(self.usd) or self.usd <= 0:
+            raise InputError(f"a price must be a finite number of dollars > 0, found {self.usd!r} per {self.per}")
 
 
 @dataclass(frozen=True)
@@ -107,30 +119,32 @@ class Budget:
         return cls(limits, ceilings, price)
 
     def __str__(self) -> str:
-        parts = [format_amount(unit, amount) for unit, amount in self.limits.items()]
-        head = " or ".join(parts)
-        if self.price:
-            head += f" at ${self.price.usd * 3600:.12g}/h" if self.price.per == "seconds" else f" at ${self.price.usd * 1e6:.12g}/M tokens"
+        parts = {unit: format_amount(unit, amount) for unit, amount in self.limits.items()}
+        if "usd" in parts and self.price:
+            parts["usd"] += f" at {_format_price(self.price)}"
+        head = " or ".join(parts.values())
         return ", ".join(([head] if head else []) + [format_amount(unit, amount) for unit, amount in self.ceilings.items()])
 
     def split(self, shares: Sequence[float]) -> list[Budget]:
         """Divide every flow by ``shares`` (each > 0; they are normalised). Ceilings are not divided: each part keeps them.
 
-        Whole units are divided by largest remainder, so the parts sum to the total exactly. What a part leaves rolls over when its
-        follower is cut from what remains: ``meter.left().split(shares_still_to_come)[0]``.
+        Whole units are divided by largest remainder and no part goes without, so the parts sum to the total exactly. What a part leaves
+        rolls over when its follower is cut from what remains: ``meter.remaining().split(shares_still_to_come)[0]``.
 
         Raises:
-            InputError: when there is no share or one is not a finite positive number.
+            InputError: when there is no share, one is not a finite positive number, or there are fewer whole units than parts.
         """
         if not shares or any(not math.isfinite(share) or share <= 0 for share in shares):
             raise InputError(f"shares must be finite numbers > 0, found {list(shares)}")
-        total = math.fsum(shares)
         parts: list[dict[str, float]] = [{} for _ in shares]
         for unit, amount in self.limits.items():
-            exact = [amount * share / total for share in shares]
-            for part, given in zip(parts, _whole(exact, amount) if unit in WHOLE else _sum_to(exact, amount), strict=True):
+            if unit in WHOLE and amount < len(shares):
+                raise InputError(
+                    f"{format_amount(unit, amount)} cannot be divided into {len(shares)} parts of at least one; raise it or cut fewer"
+                )
+            for part, given in zip(parts, _whole(shares, amount) if unit in WHOLE else _real(shares, amount), strict=True):
                 part[unit] = given
-        return [Budget({u: a for u, a in part.items() if a > 0}, self.ceilings, self.price) for part in parts]
+        return [Budget(part, self.ceilings, self.price) for part in parts]
 
 
 def _check_amount(unit: str, amount: float) -> None:
@@ -138,19 +152,30 @@ def _check_amount(unit: str, amount: float) -> None:
         raise InputError(f"the limit on {unit} must be a finite number > 0, found {amount!r}")
 
 
-def _whole(exact: list[float], total: float) -> list[float]:
-    """Round to whole numbers that sum to ``floor(total)``: floors first, the rest to the largest remainders (ties to the earlier)."""
-    floors = [math.floor(value) for value in exact]
-    spare = math.floor(total) - sum(floors)
-    by_remainder = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
-    for i in by_remainder[:spare]:
-        floors[i] += 1
-    return [float(value) for value in floors]
+def _whole(shares: Sequence[float], total: float) -> list[float]:
+    """Whole numbers >= 1 that sum to ``floor(total)``: floors first, the rest to the largest remainders (ties to the earlier).
+
+    Where that leaves a part with nothing, the part with most gives it one: a part without the unit would have no limit on it at all.
+    """
+    whole = math.floor(total)
+    weight = sum(Fraction(share) for share in shares)
+    exact = [whole * Fraction(share) / weight for share in shares]
+    counts = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: whole - sum(counts)]:
+        counts[i] += 1
+    while 0 in counts:
+        counts[counts.index(max(counts))] -= 1
+        counts[counts.index(0)] += 1
+    return [float(count) for count in counts]
 
 
-def _sum_to(exact: list[float], total: float) -> list[float]:
-    """Make the last part absorb rounding, so that adding the parts in order gives ``total``."""
-    return [*exact[:-1], total - math.fsum(exact[:-1])]
+def _real(shares: Sequence[float], total: float) -> list[float]:
+    """Proportional parts; the last one absorbs rounding, so that adding them gives ``total``."""
+    weight = math.fsum(shares)
+    exact = [total * (share / weight) for share in shares]
+    rest = total - math.fsum(exact[:-1])
+    return [*exact[:-1], rest if rest > 0 else exact[-1]]
 
 
 def _parse_part(part: str, text: str) -> tuple[str, float, Price | None]:
@@ -170,15 +195,13 @@ def _parse_part(part: str, text: str) -> tuple[str, float, Price | None]:
         unit = _unit_name(word)
         if unit is not None:
             amount = _number(count["number"], text) * _SCALE[count["scale"]]
-            return unit, float(round(amount)) if unit in WHOLE or unit == "params" else amount, None
+            return unit, _whole_amount(unit, amount, part) if unit in WHOLE or unit == "params" else amount, None
     raise InputError(f"cannot read {part!r} in the budget {text!r}; {ACCEPTED}")
 
 
 def _unit_name(word: str) -> str | None:
     if word.lower() in {"flops", "flop"}:
         return "flops"
-    if re.fullmatch(r"[A-Z]?FLOPs?", word):
-        return None
     return _COUNTS.get(word) or _COUNTS.get(word.removesuffix("s"))
 
 
@@ -188,7 +211,7 @@ def _parse_time(part: str) -> float | None:
     for match in _TIME_PART.finditer(part):
         if match.start() != position or match[2] not in _SECONDS:
             return None
-        total += float(match[1]) * _SECONDS[match[2]]
+        total += _number(match[1], part) * _SECONDS[match[2]]
         position = match.end()
     return total if position == len(part) and position > 0 else None
 
@@ -199,25 +222,48 @@ def _parse_price(text: str, whole: str) -> Price:
         usd, per = _number(match["dollars"] or match["amount"], whole), match["per"].strip()
         if per in _SECONDS:
             return Price(usd / _SECONDS[per], "seconds")
-        tokens = re.fullmatch(r"(\d*)\s*([kMBG]?)\s*(?:tokens?)", per)
+        tokens = re.fullmatch(r"([1-9]\d*)?\s*([kMBG]?)\s*(?:tokens?)", per)
         if tokens:
             return Price(usd / (float(tokens[1] or 1) * _SCALE[tokens[2]]), "tokens")
     raise InputError(f"cannot read the price {text!r} in {whole!r}; accepted are '$2/h', '0.001 usd/s', '$0.5/M tokens'")
 
 
 def _number(text: str, whole: str) -> float:
-    try:
-        return float(text.replace("_", "").replace(",", ""))
-    except ValueError:
-        raise InputError(f"cannot read the number {text!r} in the budget {whole!r}; {ACCEPTED}") from None
+    number = float(text.replace("_", "").replace(",", ""))
+    if math.isinf(number):
+        raise InputError(f"the number {text!r} in the budget {whole!r} is too large; write a finite one")
+    return number
+
+
+def _whole_amount(unit: str, amount: float, part: str) -> float:
+    """Refuse a part of a step or token; a scale such as 0.0057M may miss a whole number by rounding alone."""
+    if math.isinf(amount) or abs(amount - round(amount)) > 1e-9 * amount:
+        raise InputError(f"{unit} are counted in whole numbers, found {part!r}")
+    return float(round(amount))
 
 
 def format_amount(unit: str, amount: float) -> str:
     """Write an amount so that ``Budget.parse`` reads the same number back: ``90s``, ``500000000 tokens``, ``$5``, ``24GiB``."""
     if unit == "seconds":
-        return f"{amount:.12g}s" if amount % 60 or amount < 60 else f"{amount / 60:.12g}m"
+        minutes = amount // 60
+        return f"{_digits(minutes)}m" if amount >= 60 and minutes * 60 == amount else f"{_digits(amount)}s"
     if unit == "usd":
-        return f"${amount:.12g}"
+        return f"${_digits(amount)}"
     if unit == "memory":
-        return f"{amount / 2**30:.12g}GiB" if amount % 2**20 == 0 else f"{amount:.15g} bytes"
-    return f"{int(amount)} {unit}" if amount == int(amount) and amount < 1e15 else f"{amount:.12g} {unit}"
+        return f"{_digits(amount / 2**30)}GiB" if amount % 2**20 == 0 else f"{_digits(amount)} bytes"
+    return f"{_digits(amount)} {unit}"
+
+
+def _format_price(price: Price) -> str:
+    """Write a price per hour or million tokens, or else per second or token: the first that reads back as the same number."""
+    forms = (("h", 3600.0), ("s", 1.0)) if price.per == "seconds" else (("M tokens", 1e6), ("token", 1.0))
+    texts = ((digits(price.usd * scale), unit, scale) for unit, scale in forms for digits in ("{:.12g}".format, _digits))
+    return next(f"${text}/{unit}" for text, unit, scale in texts if float(text) / scale == price.usd)
+
+
+def _digits(number: float) -> str:
+    """The shortest of ``5000``, ``2.5e+15`` and all digits that reads back as the same number."""
+    if number == int(number) and number < 1e15:
+        return str(int(number))
+    short = f"{number:.12g}"
+    return short if float(short) == number else repr(float(number))

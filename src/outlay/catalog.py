@@ -1,7 +1,7 @@
 """Catalog: every method by name, and the one builder that turns a recipe's plain values into objects.
 
-A method is written ``name`` (all defaults) or ``{name: {field: value}}``. The object is the config: its fields, types and ranges are what is
-checked, and every problem is collected before anything is refused.
+A method is written ``name`` (all defaults) or ``{name: {field: value}}``. The object is the config: its fields, types and ranges are
+what is checked, and every problem is collected before anything is refused.
 """
 
 from __future__ import annotations
@@ -92,10 +92,12 @@ def _entry(name: str, family: str, cls: type) -> Entry:
 
 
 def _plain_default(entry: dataclasses.Field[Any]) -> Any:
-    return describe(entry.default if entry.default is not dataclasses.MISSING else entry.default_factory())  # type: ignore[misc]
+    if entry.default_factory is not dataclasses.MISSING:
+        return describe(entry.default_factory())
+    return describe(entry.default)
 
 
-def make(name: str, **fields: Any) -> Any:
+def make(name: str, /, **fields: Any) -> Any:
     """Build any method by its catalog name: ``make("schedules/rex", beta=0.5)``. Field values may be objects or plain values.
 
     Raises:
@@ -212,7 +214,9 @@ def _build_part(cls: Any, value: Any, where: str, problems: list[Problem]) -> An
     if shorthand is not None and not isinstance(value, Mapping):
         value = shorthand(value)
     if not isinstance(value, Mapping):
-        problems.append(Problem(where, f"expected a mapping with the fields {', '.join(f.name for f in dataclasses.fields(cls))}, found {value!r}"))
+        problems.append(
+            Problem(where, f"expected a mapping with the fields {', '.join(f.name for f in dataclasses.fields(cls))}, found {value!r}")
+        )
         return None
     return build_dataclass(cls, value, where, problems)
 
@@ -252,7 +256,7 @@ def _build_mapping(annotation: Any, value: Any, where: str, problems: list[Probl
 def _build_leaf(annotation: Any, value: Any, where: str, problems: list[Problem]) -> Any:
     if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if annotation is int and isinstance(value, float) and value == int(value):
+    if annotation is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if annotation is int and isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -284,7 +288,14 @@ def _hint(value: Any, choices: Iterable[str]) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path", Budget: "a budget such as '30m'"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        Path: "a path",
+        Budget: "a budget such as '30m'",
+    }
     if annotation in names:
         return names[annotation]
     if _seam(annotation):
@@ -298,8 +309,8 @@ def _type_name(annotation: Any) -> str:
 def describe(thing: Any) -> Any:
     """Return the plain values from which ``build`` makes the same object; methods become ``{family/name: {fields}}``.
 
-    An object that is not from the catalog and not a dataclass is shown as ``<module.Class>``: such a recipe was written in Python and cannot
-    be repeated from its YAML.
+    An object that is not from the catalog and not a dataclass is shown as ``<module.Class>``: such a recipe was written in Python and
+    cannot be repeated from its YAML.
     """
     if isinstance(thing, Budget):
         return str(thing)

@@ -28,6 +28,11 @@ class Knob:
         if not math.isfinite(self.peak):
             raise ValueError(f"peak must be finite, found {self.peak}")
 
+    @staticmethod
+    def from_plain(value: Any) -> Any:
+        """Let a recipe write a constant knob as a plain number."""
+        return {"peak": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
     def value(self, progress: float) -> float:
         """Return the knob's value at ``progress`` in [0, 1]."""
         return self.peak * self.schedule.value(progress)

@@ -50,12 +50,14 @@ class Meter:
         """
         for unit, amount in amounts.items():
             if unit not in FLOWS or unit in {"seconds", "usd"}:
-                raise InputError(f"{unit!r} cannot be charged by hand; accepted: {', '.join(u for u in FLOWS if u not in {'seconds', 'usd'})}")
+                raise InputError(
+                    f"{unit!r} cannot be charged by hand; accepted: {', '.join(u for u in FLOWS if u not in {'seconds', 'usd'})}"
+                )
             if not math.isfinite(amount) or amount < 0:
                 raise InputError(f"a charge must be a finite number >= 0, found {unit}={amount!r}")
         book = self.accounts.setdefault(account, {})
         for unit, amount in amounts.items():
-            book[unit] = book.get(unit, 0.0) + amount
+            book[unit] = book.get(unit, 0.0) + float(amount)  # a tensor's count must not end up in the saved books
 
     @contextmanager
     def spend(self, account: str) -> Iterator[None]:
@@ -67,6 +69,12 @@ class Meter:
         finally:
             self._lap()
             self._open.pop()
+
+    def close(self) -> None:
+        """Stop the clock: whatever follows is off the books."""
+        self._lap()
+        ended = self._mark
+        self._clock = lambda: ended
 
     def _lap(self) -> None:
         now = self._clock()
@@ -131,6 +139,10 @@ class Meter:
                 seen.update(book)
         return fresh
 
+    def settled(self) -> dict[str, Any]:
+        """Return the state as of the last drain, in the form of ``state_dict``: what the journal's lines add up to."""
+        return {"accounts": {account: dict(book) for account, book in self._drained.items()}, "lost": dict(self.lost)}
+
     def write_off(self, lost: Mapping[str, float]) -> None:
         """Book what a kill threw away: seconds are gone and go to the account ``lost``; counted units are done again, so they are kept
         beside the accounts and do not count against their limit."""
@@ -153,4 +165,5 @@ class Meter:
                 mine[unit] = mine.get(unit, 0.0) + amount
                 seen = self._drained.setdefault(account, {})
                 seen[unit] = seen.get(unit, 0.0) + amount
-        self.lost = dict(state["lost"])
+        for unit, amount in state["lost"].items():
+            self.lost[unit] = self.lost.get(unit, 0.0) + amount

@@ -28,7 +28,8 @@ class Plateau:
     m = max(minimum, factor^k) after k reductions.
 
     Args:
-        metric: what to watch: ``loss``, ``gradient_norm`` or the name of a metric; records that do not hold it are passed over.
+        metric: what to watch: ``loss``, ``gradient_norm`` or the name of a metric; records that do not hold it as a finite
+            number are passed over.
         mode: whether small or large is good.
         factor: multiplier of a reduction, in (0, 1).
         patience: observations without improvement that are borne, >= 0.
@@ -50,6 +51,7 @@ class Plateau:
     _state: _State = field(default_factory=_State, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require(self.mode in ("min", "max"), f"mode must be min or max, found {self.mode!r}")
         require(0 < self.factor < 1, f"factor must lie in (0, 1), found {self.factor}")
         require(self.patience >= 0, f"patience must be >= 0, found {self.patience}")
         require(self.threshold >= 0, f"threshold must be >= 0, found {self.threshold}")

@@ -77,4 +77,3 @@ class _Sitting:
             weight += units
             charge(batch, 0.0)
         return {f"{self.exam.name}/{name}": total / weight if weight else math.nan for name, total in sums.items()}
-

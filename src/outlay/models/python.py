@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -36,13 +37,17 @@ class PythonModel:
         """Return the module that the function makes, its random weights drawn from the stream (seed, "model").
 
         Raises:
-            InputError: when the path cannot be imported or what comes back is not a module.
+            InputError: when the path cannot be imported, the arguments do not fit, or what comes back is not a module.
         """
         module, _, function = self.target.partition(":")
         try:
             maker = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise InputError(f"cannot import {self.target!r}: {error}; check the spelling and that it is on the Python path") from error
+        try:
+            inspect.signature(maker).bind(**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self.target!r} cannot be called with the arguments {self.arguments}: {error}") from error
         with seeded(seed, "model"):
             made = maker(**self.arguments)
         if not isinstance(made, nn.Module):

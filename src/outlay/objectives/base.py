@@ -28,3 +28,8 @@ class Objective(Protocol):
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss (a scalar with gradient) and further measured quantities, each a scalar mean over the same units."""
         ...
+
+
+def at_least_single(values: torch.Tensor) -> torch.Tensor:
+    """Return half-precision values in single precision, and those of single or double precision as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from outlay.catalog import Paper
+from outlay.objectives.base import at_least_single
 from outlay.sources.base import Batch
 
 
@@ -29,5 +30,5 @@ class Classification:
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss of ``inputs`` (examples, ...) against ``labels`` (examples,), and the accuracy."""
         logits = model(batch["inputs"])
-        loss = functional.cross_entropy(logits.float(), batch["labels"], label_smoothing=knobs.get("label_smoothing", 0.0))
+        loss = functional.cross_entropy(at_least_single(logits), batch["labels"], label_smoothing=knobs.get("label_smoothing", 0.0))
         return loss, {"accuracy": (logits.detach().argmax(-1) == batch["labels"]).float().mean()}

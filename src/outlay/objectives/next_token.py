@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from outlay.catalog import Paper
+from outlay.objectives.base import at_least_single
 from outlay.sources.base import IGNORED, Batch
 
 
@@ -35,7 +36,7 @@ class NextToken:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
         targets = batch["labels"][:, 1:]
         kept = targets != IGNORED
-        chosen, wanted = logits[kept].float(), targets[kept]
+        chosen, wanted = at_least_single(logits[kept]), targets[kept]
         if wanted.numel() == 0:
             return logits.sum() * 0.0, {}
         loss = functional.cross_entropy(chosen, wanted, label_smoothing=knobs.get("label_smoothing", 0.0))

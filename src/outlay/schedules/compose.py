@@ -48,16 +48,20 @@ class Sequence:
 
     def __post_init__(self) -> None:
         require(len(self.pieces) >= 1, "pieces must hold at least one schedule, found none")
-        require(not self.shares or len(self.shares) == len(self.pieces), f"{len(self.pieces)} pieces need as many shares, found {len(self.shares)}")
-        require(all(share > 0 for share in self.shares), f"shares must be > 0, found {self.shares}")
+        require(
+            not self.shares or len(self.shares) == len(self.pieces),
+            f"{len(self.pieces)} pieces need as many shares, found {len(self.shares)}",
+        )
+        require(all(0 < share < math.inf for share in self.shares), f"shares must be finite and > 0, found {self.shares}")
 
     def value(self, progress: float) -> float:
         """Return the multiplier at ``progress`` in [0, 1]."""
         shares = self.shares or (1.0,) * len(self.pieces)
         start, total = 0.0, math.fsum(shares)
-        for piece, share in zip(self.pieces[:-1], shares[:-1], strict=True):
-            width = share / total
-            if progress < start + width:
-                return piece.value(max(0.0, (progress - start) / width))
-            start += width
-        return self.pieces[-1].value(min(1.0, max(0.0, (progress - start) / (1.0 - start))))
+        for i, piece in enumerate(self.pieces[:-1]):
+            end = math.fsum(shares[: i + 1]) / total
+            # 1e-9 lets progress 0.3 count as the end of the shares 0.1 and 0.2, whose sum is a little more
+            if progress < end - 1e-9:
+                return piece.value(max(0.0, (progress - start) / (end - start)))
+            start = end
+        return self.pieces[-1].value(min(1.0, max(0.0, (progress - start) / (1.0 - start))) if start < 1.0 else 1.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from outlay.catalog import Paper
+from outlay.schedules.base import require
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class Constant:
     paper: ClassVar[Paper | None] = None
 
     level: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.level), f"level must be finite, found {self.level}")
 
     def value(self, progress: float) -> float:
         """Return ``level`` whatever the progress."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,9 +29,10 @@ class Rex:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.beta > 0, f"beta must be > 0, found {self.beta}")
+        require(0 < self.beta < math.inf, f"beta must be finite and > 0, found {self.beta}")
         require(0 <= self.floor <= 1, f"floor must lie in [0, 1], found {self.floor}")
 
     def value(self, progress: float) -> float:
         """Return the multiplier at ``progress`` in [0, 1]."""
-        return self.floor + (1.0 - self.floor) * (1.0 - progress) / (1.0 - progress * (1.0 - self.beta))
+        rest = 1.0 - progress  # the denominator 1 - p (1 - beta) is written so that no beta > 0, however small, closes it at p = 1
+        return self.floor + (1.0 - self.floor) * rest / (rest + self.beta * progress)

@@ -37,7 +37,9 @@ class WarmupStableDecay:
     """
 
     title: ClassVar[str] = "Warm-up, stable, decay"
-    paper: ClassVar[Paper | None] = Paper("2404.06395", "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies", 2024)
+    paper: ClassVar[Paper | None] = Paper(
+        "2404.06395", "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies", 2024
+    )
 
     warmup: float = 0.01
     decay: float = 0.1

@@ -5,10 +5,33 @@ from __future__ import annotations
 from outlay.sources.arrays import Arrays, Columns
 from outlay.sources.base import Batch, Examples, Shuffled, Source, Stream, count_units
 from outlay.sources.images import Images
+from outlay.sources.pairs import Pairs
+from outlay.sources.reasoning import Reasoning
+from outlay.sources.table import Table
+from outlay.sources.text import Blocks, Text
 
 METHODS: dict[str, type] = {
     "arrays": Arrays,
     "images": Images,
+    "text": Text,
+    "table": Table,
+    "reasoning": Reasoning,
 }
 
-__all__ = ["METHODS", "Arrays", "Batch", "Columns", "Examples", "Images", "Shuffled", "Source", "Stream", "count_units"]
+__all__ = [
+    "METHODS",
+    "Arrays",
+    "Batch",
+    "Blocks",
+    "Columns",
+    "Examples",
+    "Images",
+    "Pairs",
+    "Reasoning",
+    "Shuffled",
+    "Source",
+    "Stream",
+    "Table",
+    "Text",
+    "count_units",
+]

@@ -47,6 +47,7 @@ class Arrays:
 
     title: ClassVar[str] = "Arrays in memory"
     paper: ClassVar[Paper | None] = None
+    units: ClassVar[tuple[str, ...]] = ("examples", "tokens")
 
     train: dict[str, Any]
     test: dict[str, Any] | None = None

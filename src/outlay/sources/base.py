@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -55,7 +55,9 @@ class Examples(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """Describes where a stage's examples come from."""
+    """Describes where a stage's examples come from. ``units`` names what it spends beside steps, seconds and FLOPs."""
+
+    units: ClassVar[tuple[str, ...]]
 
     def open(self, context: Context) -> Stream:
         """Return the training examples as a stream, in an order that depends on ``context.seed`` alone."""

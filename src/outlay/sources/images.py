@@ -24,6 +24,7 @@ class Images:
 
     title: ClassVar[str] = "Images to classify"
     paper: ClassVar[Paper | None] = None
+    units: ClassVar[tuple[str, ...]] = ("examples",)
 
     name: Literal["digits", "mnist", "mnist1d"] = "digits"
     channels: bool = False

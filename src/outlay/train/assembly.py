@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from outlay.knob import Knob
 from outlay.meter import Meter
 from outlay.models.base import Loaded
 from outlay.objectives.base import Objective
-from outlay.planning.cost import Costs
+from outlay.planning.cost import Cost, Costs
+from outlay.planning.text import size
 from outlay.sources.base import Batch, Stream
 from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
 from outlay.train.recipe import Recipe, Stage
@@ -36,6 +38,8 @@ class Assembly:
         module: the model as accelerate prepared it.
         context: seed, tokenizer, device, rank.
         sittings: the exams, opened.
+        streams: what every stage reads, opened.
+        costs: what every stage's examples cost, by shape.
         precision: the precision that was chosen.
     """
 
@@ -45,6 +49,8 @@ class Assembly:
     module: nn.Module
     context: Context
     sittings: list[Sitting]
+    streams: list[Stream]
+    costs: list[Costs]
     precision: str
 
     @property
@@ -74,6 +80,22 @@ class Assembly:
         summed = self.accelerator.reduce(together, reduction="sum")
         return {unit: float(value) for unit, value in zip(amounts, summed, strict=True)}
 
+    def first_batch(self, index: int) -> Batch:
+        """Return this process's part of a stage's first batch; the cursor stays."""
+        stage = self.recipe.stages[index]
+        size = stage.knobs["batch_size"].value(0.0) if "batch_size" in stage.knobs else stage.batch_size
+        return self.streams[index].draw(max(1, round(size)))
+
+    def cost_of(self, index: int, batch: Batch, meter: Meter) -> Cost:
+        """Return what an example of the batch costs in a stage; a shape not seen before is measured, and charged to ``plan``."""
+        costs = self.costs[index]
+        known = len(costs)
+        with meter.spend("plan"):
+            cost = costs.of(batch)
+        if len(costs) > known:
+            meter.charge("plan", flops=self.add_up({"flops": costs.spent_on_last})["flops"])
+        return cost
+
     def _wire(self) -> torch.device:
         return self.accelerator.device
 
@@ -90,7 +112,6 @@ class StageRun:
     knobs: dict[str, Knob]
     micro_batch: int
     starts: dict[str, float]
-    costs: Costs
     next_evaluation: float | None = None
     bad_in_a_row: int = 0
     rolled_back: int = 0
@@ -99,7 +120,7 @@ class StageRun:
 
 
 def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
-    """Build the model on the CPU, check what can be checked, and only then take a device.
+    """Build the model, check what can be checked, and open everything.
 
     Raises:
         InputError: when the model is over the ``params`` ceiling or an exam cannot be opened.
@@ -110,24 +131,41 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     loaded = Loaded(recipe.model) if isinstance(recipe.model, nn.Module) else recipe.model.build(recipe.seed)
     if recipe.adapter is not None:
         loaded.module = recipe.adapter.attach(loaded.module, recipe.seed)
-    check_params(recipe, loaded.module)
+    check_ceilings(recipe, loaded.module)
     precision = _choose_precision(recipe)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
     context = Context(recipe.seed, loaded.tokenizer, accelerator.device, accelerator.process_index, accelerator.num_processes)
-    source = recipe.stages[-1].source
-    sittings = [exam.open(context, source) for exam in recipe.evaluate.exams]
+    streams = [stage.source.open(context) for stage in recipe.stages]
+    for stream in streams:
+        stream.draw(1)  # wrong data is found here, before anything is created
+    sittings = [exam.open(context, recipe.stages[-1].source) for exam in recipe.evaluate.exams]
     module = accelerator.prepare_model(loaded.module)
-    return Assembly(recipe, loaded, accelerator, module, context, sittings, precision)
+    costs = [Costs(accelerator.unwrap_model(module), stage.objective, precision) for stage in recipe.stages]
+    return Assembly(recipe, loaded, accelerator, module, context, sittings, streams, costs, precision)
 
 
-def check_params(recipe: Recipe, module: nn.Module) -> None:
-    """Refuse a model that has more parameters than the budget's ceiling, or none to train."""
+def check_ceilings(recipe: Recipe, module: nn.Module) -> None:
+    """Refuse a model with more parameters than the budget's ceiling, one with none to train, or one that cannot fit whatever the batch.
+
+    Raises:
+        InputError: naming the ceiling and what is over it.
+    """
     count, trainable = count_parameters(module)
-    ceiling = recipe.budget.ceilings.get("params")
-    if ceiling is not None and count > ceiling:
-        raise InputError(f"the model has {count:,} parameters and the budget's ceiling is {int(ceiling):,}; choose a smaller model or raise it")
+    ceilings = recipe.budget.ceilings
+    if "params" in ceilings and count > ceilings["params"]:
+        raise InputError(f"the model has {count:,} parameters and the budget's ceiling is {int(ceilings['params']):,}; choose a smaller model or raise it")
     if trainable == 0:
         raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
+    shapes = [tuple(p.shape) for p in module.parameters() if p.requires_grad]
+    state = max(stage.optimizer.state_bytes(shapes) for stage in recipe.stages)
+    weights, gradients = (sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or every) for every in (True, False))
+    floor = weights + gradients + state
+    if floor > ceilings.get("memory", math.inf):
+        parts = f"weights {size(weights)}, gradients {size(gradients)}, optimizer state {size(state)}"
+        raise InputError(
+            f"even one example cannot fit: {parts} take {size(floor)} and the memory ceiling is {size(ceilings['memory'])}; "
+            "choose a smaller model, an adapter (adapter: lora) or an optimizer that keeps less (optimizer: sgd)"
+        )
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -142,14 +180,13 @@ def _choose_precision(recipe: Recipe) -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_batch: int, costs: Costs) -> StageRun:
-    """Open a stage's stream and build its optimizer; knobs are copied, so that a recipe can be run twice."""
+def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_batch: int) -> StageRun:
+    """Build a stage's optimizer; knobs are copied, so that a recipe can be run twice."""
     stage = assembly.recipe.stages[index]
-    stream = stage.source.open(assembly.context)
     optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(assembly.parameters()))
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
     every = assembly.recipe.evaluate.every
-    return StageRun(stage, index, stream, stage.objective, optimizer, knobs, micro_batch, starts, costs, every if assembly.sittings else None)
+    return StageRun(stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None)
 
 
 # ---- snapshots: the one way to look ahead or go back ------------------------------------------------------------------------------------
@@ -168,7 +205,7 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
         "cursor": stage_run.stream.state_dict(),
         "groups": groups,
         "controllers": [part.state_dict() for part in _controllers(stage_run)],
-        "costs": stage_run.costs.state_dict(),
+        "costs": [costs.state_dict() for costs in assembly.costs],
         "micro_batch": stage_run.micro_batch,
         "next_evaluation": stage_run.next_evaluation,
         "bad_in_a_row": stage_run.bad_in_a_row,
@@ -191,7 +228,6 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     stage_run.stream.load_state_dict(saved.plain["cursor"])
     for part, state in zip(_controllers(stage_run), saved.plain["controllers"], strict=True):
         part.load_state_dict(state)
-    stage_run.costs.load_state_dict(saved.plain["costs"])
     for name in ("starts", "micro_batch", "next_evaluation", "bad_in_a_row", "rolled_back", "first_step"):
         setattr(stage_run, name, saved.plain[name])
     stage_run.losses = list(saved.plain["losses"])
@@ -235,9 +271,8 @@ def observe(stage_run: StageRun, record: Any) -> None:
 # ---- evaluation -----------------------------------------------------------------------------------------------------------------------
 
 
-def forward_flops_per_position(costs: Costs, batch: Batch) -> float:
+def forward_flops_per_position(cost: Cost, batch: Batch) -> float:
     """Return the FLOPs of a forward pass per position of a batch's width (per example where there is no text)."""
-    cost = costs.of(batch)
     width = batch["input_ids"].shape[1] if "input_ids" in batch else 1
     return cost.forward_flops_per_example / width
 

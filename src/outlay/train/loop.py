@@ -89,11 +89,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
 
 def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, float]:
     """Return what training on the batch uses of every counted unit, over all processes; a shape not seen before is measured, and charged."""
-    known = len(stage_run.costs)
-    cost = stage_run.costs.of(batch)
-    if len(stage_run.costs) > known:
-        with run.meter.spend("plan"):
-            run.meter.charge("plan", flops=run.assembly.add_up({"flops": stage_run.costs.spent_on_last})["flops"])
+    cost = run.assembly.cost_of(stage_run.index, batch, run.meter)
     units = count_units(batch)
     mine = {**units, "flops": cost.flops_per_example * units["examples"]}
     return {"steps": 1.0, **run.assembly.add_up(mine)}

@@ -1,49 +1,101 @@
-"""Preparing a stage: its first batch, the pieces it is cut into, the plan, the compiler, and a measured probe."""
+"""Preparing stages: what a step costs, how a batch is cut, the compiler, and a measured probe. All before anything is created."""
 
 from __future__ import annotations
 
-import json
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-
-from outlay.budget import Budget
+from outlay.errors import InputError
 from outlay.meter import Meter
 from outlay.planning.cost import Cost
-from outlay.planning.devices import sustained_flops
-from outlay.planning.memory import available_memory, choose_micro_batch, memory
-from outlay.planning.plan import Plan, StepCost, make_plan
+from outlay.planning.memory import available_memory, choose_micro_batch
 from outlay.planning.probe import ProbeResult, probe
 from outlay.sources.base import Batch, count_units
-from outlay.train.assembly import Assembly, StageRun, count_parameters, restore, snapshot
-from outlay.train.pace import Reserve, flow_limits
-from outlay.train.recipe import Recipe
+from outlay.train.assembly import Assembly, StageRun, open_stage, restore, snapshot
 from outlay.train.update import set_knobs, update
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How a batch is cut, and why."""
+class Prepared:
+    """What is known of a stage before it is spent.
 
+    Args:
+        batch: this process's part of its first batch.
+        cost: what an example of that shape costs.
+        micro_batch: examples a forward pass.
+        why: the reason for ``micro_batch``.
+    """
+
+    batch: Batch
+    cost: Cost
     micro_batch: int
     why: str
 
 
-def first_batch(stage_run: StageRun) -> Batch:
-    """Return this process's part of the stage's first batch; the cursor stays."""
-    knobs = {name: knob.value(0.0) for name, knob in stage_run.knobs.items()}
-    return stage_run.stream.draw(max(1, round(knobs.get("batch_size", stage_run.stage.batch_size))))
+def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> list[Prepared]:
+    """Measure every stage's first batch and decide how it is cut; what measuring takes is charged to ``plan``.
 
-
-def choose_pieces(assembly: Assembly, stage_run: StageRun, batch: Batch, cost: Cost) -> Choice:
-    """Return the micro-batch: as the recipe says, or the largest that fits the memory ceiling or the device.
+    Args:
+        settings: what an earlier process of this run decided (its journal's first line), which must be kept.
 
     Raises:
-        InputError: when not even one example fits.
+        InputError: when not even one example fits the memory ceiling.
     """
+    kept = settings.get("micro_batches") or [None] * len(assembly.recipe.stages)
+    prepared = []
+    for index, size in enumerate(kept):
+        batch = assembly.first_batch(index)
+        cost = assembly.cost_of(index, batch, meter)
+        choice = (size, "as the run began") if size else _choose_pieces(assembly, index, batch, cost)
+        prepared.append(Prepared(batch, cost, *choice))
+    return prepared
+
+
+def _choose_pieces(assembly: Assembly, index: int, batch: Batch, cost: Cost) -> tuple[int, str]:
     recipe, examples = assembly.recipe, len(next(iter(batch.values())))
     if recipe.micro_batch is not None:
-        return Choice(min(recipe.micro_batch, examples), "the recipe says so")
+        return min(recipe.micro_batch, examples), "the recipe says so"
     ceiling = recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)
-    size, why = choose_micro_batch(assembly.plain_module, stage_run.stage.optimizer, cost, examples, int(ceiling), assembly.precision)
-    return Choice(size, why)
+    return choose_micro_batch(assembly.plain_module, recipe.stages[index].optimizer, cost, examples, ceiling)
+
+
+def warm_up_compiler(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:
+    """Compile the model and run every stage's shapes once, on the account ``compile``; weights and optimizers are put back."""
+    with meter.spend("compile"):
+        assembly.plain_module.compile()
+        for index, stage in enumerate(prepared):
+            try_steps(assembly, index, stage, 1)
+
+
+def measure_steps(assembly: Assembly, meter: Meter, prepared: list[Prepared], steps: int) -> list[ProbeResult]:
+    """Time real steps of every stage on the account ``probe``; what they use is charged, and weights and optimizers are put back."""
+    results = []
+    for index, stage in enumerate(prepared):
+        stage_run = open_stage(assembly, index, {}, stage.micro_batch)
+        saved = snapshot(assembly, stage_run)
+        results.append(probe(lambda run=stage_run, batch=stage.batch: _one_step(assembly, run, batch), meter, steps))  # type: ignore[misc]
+        restore(assembly, stage_run, saved)
+        units = assembly.add_up({**count_units(stage.batch), "flops": stage.cost.flops_per_example * count_units(stage.batch)["examples"]})
+        meter.charge("probe", **{unit: amount * (steps + 1) for unit, amount in units.items()})
+    return results
+
+
+def try_steps(assembly: Assembly, index: int, prepared: Prepared, steps: int) -> float:
+    """Take a few real steps of a stage, put everything back, and return the seconds of the last."""
+    stage_run = open_stage(assembly, index, {}, prepared.micro_batch)
+    saved = snapshot(assembly, stage_run)
+    seconds = 0.0
+    for _ in range(steps):
+        began = time.perf_counter()
+        _one_step(assembly, stage_run, prepared.batch)
+        seconds = time.perf_counter() - began
+    restore(assembly, stage_run, saved)
+    return seconds
+
+
+def _one_step(assembly: Assembly, stage_run: StageRun, batch: Batch) -> None:
+    outcome = update(assembly, stage_run, batch, set_knobs(assembly, stage_run, 0.0), 0)
+    if not outcome.finite:
+        raise InputError("the loss or gradient of the first batch is not finite; look at the data and the model before spending on it")

@@ -16,7 +16,6 @@ import torch
 from outlay.catalog import describe
 from outlay.errors import InputError
 from outlay.meter import Meter
-from outlay.planning.cost import Costs
 from outlay.report import report as write_report
 from outlay.report.terminal import Display, Quiet
 from outlay.train.assembly import (
@@ -35,7 +34,8 @@ from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, lost_since, read_journal, saving_cost
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
 from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, ending_unit, flow_limits
-from outlay.train.preparing import first_batch, make_stage_plan, probe_stage, warm_up_compiler
+from outlay.train.planner import plan_stages
+from outlay.train.preparing import Prepared, measure_steps, prepare, warm_up_compiler
 from outlay.train.reading import dump_recipe, load_recipe
 from outlay.train.recipe import Recipe
 from outlay.train.result import FAILED, SPENT, STOPPED, Result, finish_result
@@ -151,7 +151,10 @@ def _spend(way: _Way) -> Result:
     with Signals() as signals:
         with way.meter.spend("setup"):
             assembly = assemble(way.recipe, threads=way.settings.get("threads"))
-            _check_streams(assembly)
+            for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
+                costs.load_state_dict(state)
+            prepared = prepare(assembly, way.meter, way.settings)
+            # only here is everything known to be right
             if assembly.accelerator.is_main_process:
                 _make_folder(way)
             assembly.accelerator.wait_for_everyone()
@@ -159,7 +162,7 @@ def _spend(way: _Way) -> Result:
         with ExitStack() as cleanup:
             cleanup.callback(journal.close)
             cleanup.callback(way.display.close)
-            return _spend_journaled(way, assembly, journal, signals)
+            return _spend_journaled(way, assembly, prepared, journal, signals)
 
 
 def _make_folder(way: _Way) -> None:
@@ -172,23 +175,21 @@ def _make_folder(way: _Way) -> None:
         os.replace(aside, path)
 
 
-def _check_streams(assembly: Assembly) -> None:
-    """Open every stage's source once, so that wrong data is found before anything is created."""
-    for stage in assembly.recipe.stages:
-        stage.source.open(assembly.context).draw(1)
-
-
-def _spend_journaled(way: _Way, assembly: Assembly, journal: Journal, signals: Signals) -> Result:
+def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], journal: Journal, signals: Signals) -> Result:
     reserve = Reserve(seconds={"report": REPORT_SECONDS})
     run = Spending(assembly, way.meter, journal, way.display, signals, Saver(way.folder, way.recipe.checkpoints, way.meter, reserve))
     with way.meter.spend("setup"):
         if way.lines and not way.replay:
             _take_up(way, run, reserve)
         else:
-            _write_head(way, assembly, journal)
+            _write_head(way, assembly, prepared, journal)
+    run.flops_per_position = run.flops_per_position or forward_flops_per_position(prepared[0].cost, prepared[0].batch)
+    reserve.counted = evaluation_bound(assembly, run.flops_per_position)
     way.display.start(way.recipe.budget, way.recipe.budget.limits)
     try:
-        ended_by, code, message = _spend_stages(way, run, reserve)
+        if way.saved is None:
+            _begin(way, run, prepared)
+        ended_by, code, message = _spend_stages(way, run, prepared, reserve)
     except RunFailed as error:
         ended_by, code, message = "failure", FAILED, str(error)
     except BaseException as error:
@@ -200,15 +201,34 @@ def _spend_journaled(way: _Way, assembly: Assembly, journal: Journal, signals: S
     return result
 
 
-def _write_head(way: _Way, assembly: Assembly, journal: Journal) -> None:
+def _write_head(way: _Way, assembly: Assembly, prepared: list[Prepared], journal: Journal) -> None:
     recipe, (parameters, trainable) = way.recipe, count_parameters(assembly.plain_module)
     price = {"usd": recipe.budget.price.usd, "per": recipe.budget.price.per} if recipe.budget.price else None
     journal.write(
         "run", format=1, name=recipe.name, recipe=describe(recipe), budget=str(recipe.budget), limits=dict(recipe.budget.limits),
         ceilings=dict(recipe.budget.ceilings), price=price, seed=recipe.seed, versions=versions(), device=str(assembly.context.device),
         threads=torch.get_num_threads(), processes=assembly.context.world, precision=assembly.precision, parameters=parameters,
-        trainable=trainable, replay=way.replay,
+        trainable=trainable, replay=way.replay, micro_batches=[stage.micro_batch for stage in prepared],
     )  # fmt: skip
+    for stage, known in zip(recipe.stages, prepared, strict=True):
+        journal.write("decision", what=f"stage {stage.name}: micro-batch {known.micro_batch}", why=known.why)
+
+
+def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
+    """Do what comes once, before the first step: compile, probe, plan, and evaluate the untrained model."""
+    recipe, assembly, meter = way.recipe, run.assembly, way.meter
+    if recipe.compile:
+        warm_up_compiler(assembly, meter, prepared)
+    probes = measure_steps(assembly, meter, prepared, recipe.probe_steps) if recipe.probe_steps and not way.replay else None
+    if recipe.evaluate.start and assembly.sittings:
+        run.metrics_start = examine(run, recipe.stages[0].name, 0.0, "start")
+    with meter.spend("plan"):
+        made = plan_stages(assembly, prepared, meter, run.saver.reserve, probes)
+        if assembly.accelerator.is_main_process:
+            (way.folder / "plan.json").write_text(json.dumps(made.to_json(), indent=1), encoding="utf-8")
+    run.journal.write("plan", plan=made.to_json())
+    for line in made.notes:
+        way.display.say(line)
 
 
 def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
@@ -235,12 +255,12 @@ def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
     way.display.say(f"resumed from step {step}; lost: " + (", ".join(f"{amount:.4g} {unit}" for unit, amount in lost.items()) or "nothing"))
 
 
-def _spend_stages(way: _Way, run: Spending, reserve: Reserve) -> tuple[str, int, str]:
+def _spend_stages(way: _Way, run: Spending, prepared: list[Prepared], reserve: Reserve) -> tuple[str, int, str]:
     recipe, saved = way.recipe, way.saved
     first = saved.plain["stage"] if saved else 0
     pace: Pace | None = None
     for index in range(first, len(recipe.stages)):
-        stage_run = _open(way, run, reserve, index, saved if index == first else None)
+        stage_run = _open(way, run, index, prepared[index], saved if index == first else None)
         pace = _pace(way, run, reserve, stage_run, saved if index == first else None)
         if saved is None or index > first:
             run.saver.save(run, stage_run, pace)
@@ -256,31 +276,14 @@ def _spend_stages(way: _Way, run: Spending, reserve: Reserve) -> tuple[str, int,
     return ended_by, SPENT, ""
 
 
-def _open(way: _Way, run: Spending, reserve: Reserve, index: int, saved: Snapshot | None) -> StageRun:
-    """Open a stage: measure what it costs, plan, evaluate before the first one, and put back a saved state."""
-    assembly, meter, stage = run.assembly, way.meter, way.recipe.stages[index]
-    costs = Costs(assembly.plain_module, stage.objective)
-    with meter.spend("setup"):
-        stage_run = open_stage(assembly, index, {}, 1, costs)
-    if saved is not None:
-        with meter.spend("setup"):
-            restore(assembly, stage_run, saved)
-        reserve.counted = evaluation_bound(assembly, run.flops_per_position)
-        return stage_run
-    with meter.spend("plan"):
-        batch = first_batch(stage_run)
-        flops = forward_flops_per_position(costs, batch)
-        meter.charge("plan", flops=costs.spent_on_last)
-        run.flops_per_position = run.flops_per_position or flops
-        reserve.counted = evaluation_bound(assembly, run.flops_per_position)
-        make_stage_plan(way, run, stage_run, batch, reserve)
-    if way.recipe.compile:
-        warm_up_compiler(run, stage_run, batch)
-    if way.recipe.probe_steps and not way.replay:
-        probe_stage(run, stage_run, way.recipe.probe_steps)
-    if index == 0 and way.recipe.evaluate.start and assembly.sittings:
-        run.metrics_start = examine(run, stage.name, 0.0, "start")
-    stage_run.starts = {unit: meter.spent(unit) for unit in flow_limits(way.recipe.budget)}
+def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snapshot | None) -> StageRun:
+    """Build a stage's optimizer and knobs, or put back a saved stage."""
+    with way.meter.spend("setup"):
+        stage_run = open_stage(run.assembly, index, {}, prepared.micro_batch)
+        if saved is not None:
+            restore(run.assembly, stage_run, saved)
+            return stage_run
+    stage_run.starts = {unit: way.meter.spent(unit) for unit in flow_limits(way.recipe.budget)}
     stage_run.first_step = run.step
     return stage_run
 

@@ -1,0 +1,157 @@
+"""Memory: what a run holds at its worst moment, and the largest pieces of a batch that fit under a ceiling."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from outlay.errors import InputError
+from outlay.optim.base import OptimizerSpec
+from outlay.planning.cost import Cost
+from outlay.planning.text import size
+
+#: share of a ceiling that is left free, for the allocator's rounding and gaps and for what kernels take inside themselves
+HEAD_ROOM = 0.1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes a run holds at its worst moment. The parts sum to ``total``.
+
+    Args:
+        weights: parameters and buffers, frozen ones included.
+        gradients: of the trained parameters.
+        optimizer: its state.
+        activations: what forward and backward need on top. Gradients come while activations go and use the same room, so that this is less
+            than the activations alone when a batch is one piece.
+        total: the sum. Python, its libraries and an accelerator's own context come on top.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    total: int
+
+
+def memory(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, micro_batch: int, again: bool = False) -> Memory:
+    """Return what training holds at its worst moment, when gradients are dropped after every optimizer step.
+
+    Args:
+        module: what is trained; only its parameters with ``requires_grad`` have gradients and optimizer state.
+        optimizer_spec: says what its state weighs.
+        cost: measured, in the precision of the run.
+        micro_batch: examples a forward pass, >= 1.
+        again: whether a batch takes several such passes, the gradients of the earlier ones being held.
+
+    Raises:
+        InputError: when the cost comes from a formula.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    gradients = sum(p.numel() * p.element_size() for p in trained)
+    state = sum(
+        optimizer_spec.state_bytes([tuple(p.shape) for p in trained if p.element_size() == width], width)
+        for width in {p.element_size() for p in trained}
+    )
+    weights = _distinct_bytes([*module.parameters(), *module.buffers()])
+    beyond = max(gradients, round(cost.peak_bytes(micro_batch, again)))
+    return Memory(weights, gradients, state, beyond - gradients, weights + state + beyond)
+
+
+def _distinct_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def choose_micro_batch(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, batch_size: int, ceiling_bytes: float) -> tuple[int, str]:
+    """Cut a batch into the fewest pieces that fit under the ceiling with a tenth of it left free, and say why.
+
+    Pieces of one size are preferred as long as they are at most twice as many as the fewest; otherwise the last one is smaller.
+
+    Args:
+        batch_size: examples an optimizer step on this device, >= 1.
+        ceiling_bytes: memory that may be held, see ``available_memory``.
+
+    Returns:
+        examples a piece, and the reason as text.
+
+    Raises:
+        InputError: when not even one example at a time fits, naming what takes the most and what to change.
+    """
+    room = ceiling_bytes * (1 - HEAD_ROOM)
+    whole = memory(module, optimizer_spec, cost, batch_size)
+    if whole.total <= room:
+        return batch_size, f"the batch of {batch_size} in one piece needs {size(whole.total)} of {size(ceiling_bytes)}"
+    fitting = [piece for piece in range(1, batch_size) if memory(module, optimizer_spec, cost, piece, again=True).total <= room]
+    if not fitting:
+        one = memory(module, optimizer_spec, cost, 1, again=batch_size > 1)
+        raise InputError(_does_not_fit(module, optimizer_spec, one, ceiling_bytes))
+    fewest = -(-batch_size // max(fitting))
+    equal = next(count for count in range(fewest, batch_size + 1) if batch_size % count == 0)
+    pieces = equal if equal <= 2 * fewest else fewest
+    piece = -(-batch_size // pieces)
+    needed = memory(module, optimizer_spec, cost, piece, again=True).total
+    why = f"{pieces} pieces of a batch of {batch_size} need {size(needed)} of {size(ceiling_bytes)}; in one piece it would need {size(whole.total)}"
+    return piece, why
+
+
+def _does_not_fit(module: nn.Module, spec: OptimizerSpec, one: Memory, ceiling: float) -> str:
+    parts = {"weights": one.weights, "gradients": one.gradients, "optimizer state": one.optimizer, "activations of one example": one.activations}
+    largest = [(name, taken) for name, taken in Counter(parts).most_common(3) if taken > 0]
+    named = ", ".join(f"{name} {size(taken)}" for name, taken in largest)
+    advice = _advice(module, one, ceiling)
+    return (
+        f"even one example at a time needs {size(one.total)}, and the ceiling is {size(ceiling)} of which {HEAD_ROOM:.0%} is kept free; "
+        f"the most is taken by {named}. A ceiling of {size(one.total / (1 - HEAD_ROOM))} would do; or {advice}"
+    )
+
+
+def _advice(module: nn.Module, one: Memory, ceiling: float) -> str:
+    """Return two settings to change, those that free the most first."""
+    count = sum(p.numel() for p in module.parameters())
+    per_parameter = (one.weights + one.gradients + one.optimizer) / max(1, count)
+    fitting = max(0.0, ceiling * (1 - HEAD_ROOM) - one.activations) / max(per_parameter, 1e-9)
+    model = f"choose a model of at most {int(fitting):,} parameters instead of {count:,} (model)" if fitting >= 1 else "choose a smaller model (model)"
+    options = [
+        (one.optimizer, "take an optimizer that keeps less (optimizer: sgd keeps one number a weight, adamw two)"),
+        (one.gradients + one.optimizer, "train few weights with an adapter (adapter: lora)"),
+        (one.weights + one.gradients, model),
+        (one.activations, "shorten the examples (the source's longest, the model's context)"),
+    ]
+    best = sorted(options, key=lambda option: -option[0])[:2]
+    return " or ".join(text for _, text in best)
+
+
+def available_memory(device: torch.device | str) -> int:
+    """Return the bytes that can still be taken on a device: a CPU's free memory within its container's limit, an accelerator's free memory."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return min(_machine_memory(Path("/proc/meminfo")), _container_memory(Path("/sys/fs/cgroup")))
+
+
+def _machine_memory(meminfo: Path) -> int:
+    """Return what the kernel calls available; all of the machine's memory where it does not say (macOS)."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container_memory(root: Path) -> int:
+    """Return limit minus use of the control group this process sees, version 2 or 1; a huge number when there is no limit."""
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            return max(0, int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return 2**63 - 1

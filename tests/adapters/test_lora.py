@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from outlay.adapters import Lora
+from outlay.errors import InputError
+from outlay.models import Transformer
+
+SPEC = Transformer(hidden=16, layers=2, heads=2, feed_forward=24, context=32)
+IDS = torch.randint(4, 99, (2, 8), generator=torch.Generator().manual_seed(0))
+
+
+def logits(module: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return module.eval()(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """Give B values other than 0, as training would."""
+    draw = torch.Generator().manual_seed(1)
+    for p in trainable(module).values():
+        p.data.copy_(torch.randn(p.shape, generator=draw) * 0.1)
+    return module
+
+
+def test_nothing_changes_at_the_start() -> None:
+    base = SPEC.build(0).module
+    before = logits(base)
+    adapted = Lora(rank=4).attach(base, seed=3)
+    assert torch.equal(logits(adapted), before)
+    parts = trainable(adapted)
+    assert all(".lora_A." in name or ".lora_B." in name for name in parts)
+    assert all(bool(p.any()) == (".lora_A." in name) for name, p in parts.items())
+
+
+def test_trained_parameters_by_the_formula() -> None:
+    # a block has four 16 x 16 and three 16 x 24 matrices; the output layer stays out
+    adapted = Lora(rank=3).attach(SPEC.build(0).module, seed=0)
+    assert sum(p.numel() for p in trainable(adapted).values()) == 2 * 3 * (4 * (16 + 16) + 3 * (16 + 24))
+    some = Lora(rank=5, targets=("q_proj", "down_proj")).attach(SPEC.build(0).module, seed=0)
+    assert sum(p.numel() for p in trainable(some).values()) == 2 * 5 * ((16 + 16) + (24 + 16))
+
+
+def test_one_layer_by_the_formula() -> None:
+    base = SPEC.build(0).module
+    adapted = shaken(Lora(rank=2, alpha=6.0, targets=("q_proj",)).attach(base, seed=0))
+    layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+    x = torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    expected = x @ (layer.base_layer.weight + 6.0 / 2 * b @ a).T
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+
+
+def test_merged_equals_adapted_and_is_of_the_original_class() -> None:
+    base = SPEC.build(0).module
+    names = set(base.state_dict())
+    untouched = logits(copy.deepcopy(base))
+    adapted = shaken(Lora(rank=4).attach(base, seed=3))
+    expected = logits(adapted)
+    merged = Lora(rank=4).merge(adapted)
+    assert type(merged) is type(SPEC.build(0).module)
+    assert set(merged.state_dict()) == names
+    assert torch.allclose(logits(merged), expected, atol=1e-5)
+    assert not torch.allclose(expected, untouched, atol=1e-2)
+
+
+def test_the_start_depends_on_the_seed_alone() -> None:
+    def start(seed: int) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in trainable(Lora().attach(SPEC.build(0).module, seed)).items()}
+
+    state = torch.get_rng_state()
+    one = start(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    again, other = start(1), start(2)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not any(torch.equal(one[name], other[name]) for name in one if ".lora_A." in name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rank": 0}, "rank and alpha must be > 0, found 0 and 16"),
+        ({"alpha": 0.0}, "rank and alpha must be > 0, found 8 and 0"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), found 1"),
+    ],
+)
+def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Lora(**fields)
+
+
+def test_an_unknown_target_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="LoRA cannot be attached: .*nowhere"):
+        Lora(targets=("nowhere",)).attach(SPEC.build(0).module, seed=0)
