@@ -45,6 +45,16 @@ def drop(key: str) -> Change:
     return lambda recipe: recipe.pop(key)
 
 
+def text_of(path: str) -> Change:
+    """Return a change that trains a language model on a text file."""
+
+    def change(recipe: dict[str, Any]) -> None:
+        recipe["model"] = {"transformer": {"hidden": 32, "layers": 1}}
+        recipe["stages"] = [{"source": {"text": {"path": path}}}]
+
+    return change
+
+
 #: what is wrong -> the change to a good recipe, and a part of the message it must get
 WRONG: dict[str, tuple[Change, str]] = {
     "budget without a unit": (put("budget", "100M"), "cannot read '100M'"),
@@ -66,7 +76,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "unknown method": (put("stages.0.optimizer", "adamx"), "did you mean 'optim/adamw'"),
     "method of another family": (put("model", {"rex": {}}), "there is no method 'rex'"),
     "two methods in one place": (put("model", {"mlp": {}, "cnn": {}}), "is written name or {name: {fields}}"),
-    "range of a hyper-parameter": (put("stages.0.knobs.lr", {"peak": 0.1, "schedule": {"rex": {"beta": -1}}}), "beta must be > 0"),
+    "range of a hyper-parameter": (put("stages.0.knobs.lr", {"peak": 0.1, "schedule": {"rex": {"beta": -1}}}), "beta must be finite and > 0"),
     "unknown schedule": (put("stages.0.knobs.lr", {"peak": 0.1, "schedule": "cosin"}), "did you mean 'schedules/cosine'"),
     "unknown knob": (put("stages.0.knobs.learning_rate", 0.1), "no part of this stage reads the knob"),
     "share of nothing": (put("stages.0.share", 0), "must be a finite number > 0"),
@@ -76,7 +86,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "evaluation every never": (put("evaluate", {"every": 0}), "every must lie in (0, 1]"),
     "model that is too large": (put("budget", "20 steps, 100 params"), "the budget's ceiling is 100"),
     "memory that is too small": (put("budget", "20 steps, 10KB"), "even one example"),
-    "file that is not there": (put("stages.0.source", {"text": {"path": "no/such/file.txt"}}), "no/such/file.txt"),
+    "file that is not there": (text_of("no/such/file.txt"), "no/such/file.txt"),
 }
 
 

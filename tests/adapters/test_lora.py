@@ -100,5 +100,5 @@ def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:
 
 
 def test_an_unknown_target_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="LoRA cannot be attached: .*nowhere"):
+    with pytest.raises(InputError, match=r"LoRA cannot be attached: .*nowhere"):
         Lora(targets=("nowhere",)).attach(SPEC.build(0).module, seed=0)

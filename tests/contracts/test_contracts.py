@@ -283,7 +283,7 @@ def test_a_knob_without_effect_is_refused() -> None:
         def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
             return 0
 
-    with pytest.raises(AssertionError, match="a knob acts; shine at 0.5 instead of 1.0 changed nothing"):
+    with pytest.raises(AssertionError, match=r"a knob acts; shine at 0.5 instead of 1.0 changed nothing"):
         check_optimizer(Spec())
 
 

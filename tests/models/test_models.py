@@ -67,7 +67,7 @@ def test_pretrained_reads_what_was_saved(tmp_path: Path) -> None:
     halved = Pretrained(str(tmp_path / "m"), dtype="bfloat16").build(0)
     assert {p.dtype for p in halved.module.parameters()} == {torch.bfloat16}
     assert halved.tokenizer("abc")["input_ids"] == loaded.tokenizer("abc")["input_ids"]
-    with pytest.raises(InputError, match="no model at .*absent.*; accepted: a folder, a hub name, smollm2-135m-instruct"):
+    with pytest.raises(InputError, match=r"no model at .*absent.*; accepted: a folder, a hub name, smollm2-135m-instruct"):
         Pretrained(str(tmp_path / "absent")).build(0)
 
 

@@ -52,5 +52,5 @@ def test_a_saved_tokenizer_is_opened_by_its_folder(tmp_path: Path) -> None:
 
 
 def test_an_absent_tokenizer_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no tokenizer at .*absent.*; accepted: characters, bytes, a folder or a hub name"):
+    with pytest.raises(InputError, match=r"no tokenizer at .*absent.*; accepted: characters, bytes, a folder or a hub name"):
         open_tokenizer(str(tmp_path / "absent"))

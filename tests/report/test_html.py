@@ -24,7 +24,7 @@ from outlay.report.html import embed, render
 from outlay.report.read import RunRecord, read_run
 
 Make = Callable[..., Made]
-EVIL = '</script><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" \'single\''
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'single'"
 
 
 class Page(HTMLParser):
@@ -133,7 +133,9 @@ def test_page_reads_nothing_from_anywhere(make: Make) -> None:
 
 def test_content_security_policy_admits_our_script_alone(make: Make) -> None:
     page = page_of(read_run(make(steps=12).path))
-    policy = next(attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv") == "Content-Security-Policy") or ""
+    policy = (
+        next(attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv") == "Content-Security-Policy") or ""
+    )
     digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
     assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
 
@@ -182,8 +184,18 @@ def big_run(run: RunRecord, steps: int, columns: int) -> RunRecord:
     noise = [rng.gauss(1.0, 0.3) for _ in range(steps)]
     rolled = {f"column_{k}": noise[k:] + noise[:k] for k in range(columns)}
     spent = {unit: [(i + 1) * 1.2345678 for i in range(steps)] for unit in run.spent}
-    many = Steps(list(range(1, steps + 1)), ["sft"] * steps, [0.5] * steps, [i / steps for i in range(steps)], noise, noise[::-1], [False] * steps,
-                 spent, dict(list(rolled.items())[:8]), dict(list(rolled.items())[8:]))  # fmt: skip
+    many = Steps(
+        list(range(1, steps + 1)),
+        ["sft"] * steps,
+        [0.5] * steps,
+        [i / steps for i in range(steps)],
+        noise,
+        noise[::-1],
+        [False] * steps,
+        spent,
+        dict(list(rolled.items())[:8]),
+        dict(list(rolled.items())[8:]),
+    )
     return replace(run, steps=many)
 
 
@@ -230,7 +242,10 @@ def test_different_budgets_are_warned_of(make: Make) -> None:
 
 
 def test_equal_budgets_are_compared_and_the_best_marked(make: Make) -> None:
-    a, b = read_run(make("a", steps=40, seconds=50.0).path), read_run(make("b", steps=30, seconds=50.0, seed=1, peak=0.1, name="other").path)
+    a, b = (
+        read_run(make("a", steps=40, seconds=50.0).path),
+        read_run(make("b", steps=30, seconds=50.0, seed=1, peak=0.1, name="other").path),
+    )
     text = render([a, b])
     page = Page(text)
     assert not any("data-unfair" in attributes for _, attributes in page.elements)
@@ -255,7 +270,10 @@ def test_runs_of_one_name_are_told_apart(make: Make) -> None:
     a, b = read_run(make("first", steps=12).path), read_run(make("second", steps=12).path)
     names = [run["name"] for run in json.loads(page_of(a, b).scripts[0])["runs"]]
     assert names == ["arithmetic-sft (first)", "arithmetic-sft (second)"]
-    assert [run["name"] for run in json.loads(page_of(a, a).scripts[0])["runs"]] == ["arithmetic-sft (first) #1", "arithmetic-sft (first) #2"]
+    assert [run["name"] for run in json.loads(page_of(a, a).scripts[0])["runs"]] == [
+        "arithmetic-sft (first) #1",
+        "arithmetic-sft (first) #2",
+    ]
 
 
 def test_lost_work_is_its_own_line(make: Make) -> None:
@@ -273,7 +291,8 @@ def test_unfinished_run_says_so(make: Make) -> None:
 def test_failed_run_tells_why(make: Make) -> None:
     made = make(steps=12)
     journal = made.path / "journal.jsonl"
-    journal.write_text(journal.read_text().replace('"ended_by": "seconds", "message": "its seconds were spent"', '"ended_by": "failure", "message": "no luck"'))
+    ended, failed = '"seconds", "message": "its seconds were spent"', '"failure", "message": "no luck"'
+    journal.write_text(journal.read_text().replace(ended, failed))
     text = page_of(read_run(made.path)).text
     assert "failed" in text and "no luck" in text
 
@@ -293,7 +312,11 @@ def test_plan_stands_against_actual(make: Make) -> None:
     run = read_run(made.path)
     plan = page_of(run).rows("plan")
     assert plan["steps"] == [94, 80, pytest.approx(80 / 94)]
-    assert plan["tokens"] == [run.plan and run.plan["tokens"], made.book.spent("tokens"), pytest.approx(made.book.spent("tokens") / (2048 * 80 + 3e4))]
+    assert plan["tokens"] == [
+        run.plan and run.plan["tokens"],
+        made.book.spent("tokens"),
+        pytest.approx(made.book.spent("tokens") / (2048 * 80 + 3e4)),
+    ]
     seconds = made.book.accounts["train"]["seconds"] / 80
     assert plan["time a step"] == [0.11, pytest.approx(seconds), pytest.approx(seconds / 0.11)]
     assert plan["kept back to finish (time)"][1] == pytest.approx(0.21 + 1.6 + 0.2)
@@ -308,8 +331,11 @@ def test_groups_are_shown_before_and_after(make: Make) -> None:
     start, end = run.metrics_start["exact_match/gcd/2"], run.metrics_end["exact_match/gcd/2"]
     assert f"{start:.4g} → {end:.4g}" in page.text
     metrics = page.rows("metrics")
-    assert metrics["exact_match"] == [run.metrics_start["exact_match"], run.metrics_end["exact_match"],
-                                      pytest.approx(run.metrics_end["exact_match"] - run.metrics_start["exact_match"])]  # fmt: skip
+    assert metrics["exact_match"] == [
+        run.metrics_start["exact_match"],
+        run.metrics_end["exact_match"],
+        pytest.approx(run.metrics_end["exact_match"] - run.metrics_start["exact_match"]),
+    ]
 
 
 def test_books_that_do_not_add_up_are_shown(make: Make) -> None:
@@ -332,8 +358,14 @@ def test_figures_name_what_they_draw(make: Make) -> None:
     data: dict[str, Any] = json.loads(page.scripts[0])["runs"][0]
     drawn = [attributes for tag, attributes in page.elements if tag == "figure"]
     assert {attributes["data-series"] for attributes in drawn} == {
-        "loss", "gradient_norm", "exact_match", "loss/held_out", "knobs/lr", "knobs/batch", "metrics/accuracy",
-    }  # fmt: skip
+        "loss",
+        "gradient_norm",
+        "exact_match",
+        "loss/held_out",
+        "knobs/lr",
+        "knobs/batch",
+        "metrics/accuracy",
+    }
     for attributes in drawn:
         source = data["series"] if attributes["data-kind"] == "step" else data["evaluations"]["metrics"]
         assert attributes["data-series"] in source

@@ -37,4 +37,4 @@ def test_every_chart_is_drawn(make: Callable[..., Made], tmp_path: Path, width: 
         assert "NaN" not in figure and "undefined" not in figure and "Infinity" not in figure
         for _, path in paths:
             xs = [float(pair.split()[0]) for pair in re.split("[ML]", path)[1:]]
-            assert xs == sorted(xs) and 0 <= xs[0] and xs[-1] <= width
+            assert xs == sorted(xs) and xs[0] >= 0 and xs[-1] <= width

@@ -40,14 +40,21 @@ def test_metrics_before_and_after(make: Make) -> None:
     run = read_run(make(steps=30).path)
     row = next(line.split() for line in printed(run).splitlines() if line.split()[:1] == ["exact_match"])
     assert [float(word) for word in row[1:]] == pytest.approx(
-        [run.metrics_start["exact_match"], run.metrics_end["exact_match"], run.metrics_end["exact_match"] - run.metrics_start["exact_match"]], rel=1e-3
+        [
+            run.metrics_start["exact_match"],
+            run.metrics_end["exact_match"],
+            run.metrics_end["exact_match"] - run.metrics_start["exact_match"],
+        ],
+        rel=1e-3,
     )
 
 
 def test_budget_kept_or_not(make: Make) -> None:
     run = read_run(make(steps=30, tokens=200_000.0).path)
     spent = run.spent["tokens"]
-    assert budget_lines(run) == [f"{spent:,.0f} of 200,000 tokens spent ({100 * spent / 200_000:.0f}%), kept, {200_000 - spent:,.0f} tokens unused"]
+    assert budget_lines(run) == [
+        f"{spent:,.0f} of 200,000 tokens spent ({100 * spent / 200_000:.0f}%), kept, {200_000 - spent:,.0f} tokens unused"
+    ]
     over = replace(run, spent={**run.spent, "tokens": 200_500.0})
     assert budget_lines(over) == ["200,500 of 200,000 tokens spent (100.2%), over by 500 tokens"]
     assert budget_lines(replace(run, head={})) == ["no limit was declared"]

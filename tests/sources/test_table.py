@@ -83,7 +83,8 @@ def test_numbers_become_text(tmp_path: Path) -> None:
 
 def test_chat_puts_the_prompt_into_the_template() -> None:
     tokenizer = open_tokenizer("characters")
-    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</{{ m['role'] }}>{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+    turn = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</{{ m['role'] }}>{% endfor %}"
+    tokenizer.chat_template = turn + "{% if add_generation_prompt %}<bot>{% endif %}"
     source = Table(rows=[{"prompt": "2+2", "answer": "4"}], chat=True, held_out_share=0.0)
     assert training(source, Context(seed=0, tokenizer=tokenizer)) == [("<user>2+2</user><bot>", "4")]
     with pytest.raises(InputError, match="chat: true needs a tokenizer with a chat template"):

@@ -206,7 +206,7 @@ def test_bad_json_lines_are_named(tmp_path: Path, content: str, message: str) ->
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no file .*absent.jsonl"):
+    with pytest.raises(InputError, match=r"there is no file .*absent.jsonl"):
         Text(path=tmp_path / "absent.jsonl").open(CONTEXT)
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"a\.txt is not UTF-8 text \(byte 3"):
@@ -218,7 +218,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.csv is not CSV after line 1: unexpected end of data"):
         Text(path=tmp_path / "a.csv").open(CONTEXT)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 this is not one")
-    with pytest.raises(InputError, match="a.parquet cannot be read as Parquet"):
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet"):
         Text(path=tmp_path / "a.parquet").open(CONTEXT)
 
 

@@ -21,7 +21,9 @@ def save_plain(module: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_model(module, str(folder / "model.safetensors"))
     shapes = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    (folder / "model.json").write_text(json.dumps({"class": f"{type(module).__module__}.{type(module).__qualname__}", "shapes": shapes}, indent=1))
+    (folder / "model.json").write_text(
+        json.dumps({"class": f"{type(module).__module__}.{type(module).__qualname__}", "shapes": shapes}, indent=1)
+    )
 
 
 @dataclass

@@ -52,6 +52,8 @@ class Pretrained:
             module = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             known = ", ".join(BUNDLED)
-            raise InputError(f"no model at {self.path!r}; accepted: a folder, a hub name, {known} ({str(error).splitlines()[0]})") from error
+            raise InputError(
+                f"no model at {self.path!r}; accepted: a folder, a hub name, {known} ({str(error).splitlines()[0]})"
+            ) from error
         tokenizer = open_tokenizer(path)
         return Loaded(module, tokenizer, save_transformer(tokenizer))

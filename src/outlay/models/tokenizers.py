@@ -29,7 +29,9 @@ def open_tokenizer(name: str) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise InputError(f"no tokenizer at {name!r}; accepted: characters, bytes, a folder or a hub name ({str(error).splitlines()[0]})") from error
+            raise InputError(
+                f"no tokenizer at {name!r}; accepted: characters, bytes, a folder or a hub name ({str(error).splitlines()[0]})"
+            ) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer

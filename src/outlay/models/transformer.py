@@ -62,7 +62,9 @@ class Transformer:
         except ImportError:
             raise MissingExtra("transformers", "hf") from None
         if self.architecture not in CONFIG_MAPPING:
-            raise InputError(f"transformers knows no architecture {self.architecture!r}{_short(nearest(self.architecture, CONFIG_MAPPING))}")
+            raise InputError(
+                f"transformers knows no architecture {self.architecture!r}{_short(nearest(self.architecture, CONFIG_MAPPING))}"
+            )
         tokenizer = open_tokenizer(self.tokenizer)
         config = CONFIG_MAPPING[self.architecture]()
         settings = self._settings(len(tokenizer), tokenizer)

@@ -19,8 +19,8 @@ from outlay.sources.base import IGNORED, Batch
 class NextToken:
     """Mean cross entropy of the next token over the labelled positions: -(1/n) sum log p(x_t | x_<t).
 
-    Serves pretraining (all positions labelled) and supervised fine-tuning (only the answer's). Knob ``label_smoothing`` in [0, 1): the target
-    becomes (1 - s) one-hot + s uniform.
+    Serves pretraining (all positions labelled) and supervised fine-tuning (only the answer's). Knob ``label_smoothing`` in [0, 1): the
+    target becomes (1 - s) one-hot + s uniform.
     """
 
     title: ClassVar[str] = "Next-token cross entropy"
@@ -32,7 +32,7 @@ class NextToken:
         return float((batch["labels"][:, 1:] != IGNORED).sum())
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the mean loss of ``input_ids`` (examples, tokens) against ``labels`` of the same shape, and the share predicted exactly."""
+        """Return the mean loss of ``input_ids`` (examples, tokens) against ``labels`` of the same shape, and the share predicted."""
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
         targets = batch["labels"][:, 1:]
         kept = targets != IGNORED

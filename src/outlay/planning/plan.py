@@ -73,10 +73,23 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; ``steps``, ``tokens``, ``seconds`` and ``flops`` are what training gets of them."""
-        plain = asdict(self)
-        bought = {unit: plain["buys"].get(unit) for unit in ("steps", "tokens", "seconds", "flops")}
-        return {**plain, **bought, "steps_between": list(self.steps_between), "notes": list(self.notes)}
+        """Return plain values: for the run as a whole (means over its steps), and for each of its ``stages``."""
+        steps = max(1.0, self.buys["steps"])
+        bought = {unit: self.buys.get(unit) for unit in ("steps", "tokens", "seconds", "flops")}
+        stages = [
+            {
+                "name": name, "micro_batch": self.micro_batch[name], "flops_per_step": self.flops_per_step[name],
+                "tokens_per_step": self.tokens_per_step[name], "step_seconds": seconds,
+            }
+            for name, seconds in self.step_seconds.items()
+        ]  # fmt: skip
+        return {
+            "parameters": self.parameters, "trainable": self.trainable, "memory": asdict(self.memory) if self.memory else None,
+            "micro_batch": max(self.micro_batch.values()), "flops_per_step": self.buys.get("flops", 0.0) / steps,
+            "tokens_per_step": self.buys.get("tokens", 0.0) / steps, "step_seconds": self.buys.get("seconds", 0.0) / steps,
+            "basis": self.basis, **bought, "steps_between": list(self.steps_between), "ends_by": self.ends_by, "reserve": self.reserve,
+            "before": self.before, "notes": list(self.notes), "stages": stages,
+        }  # fmt: skip
 
     def lines(self) -> list[str]:
         """Return the plan as lines for a terminal."""

@@ -140,6 +140,7 @@
 
   function draw(figure) {
     const plot = figure.querySelector(".plot"), width = plot.clientWidth, height = plot.clientHeight;
+    figure.drawnWidth = width;
     if (!width) return;
     const lines = linesOf(figure), at = scalesOf(figure, lines, width, height);
     figure.drawn = at && { lines: lines.filter((one) => !one.faint), at };
@@ -239,10 +240,7 @@
       figures.forEach(draw);
     });
   }
-  let drawnWidth = 0;
-  new ResizeObserver(([entry]) => {
-    if (entry.contentRect.width === drawnWidth) return;
-    drawnWidth = entry.contentRect.width;
-    requestAnimationFrame(() => figures.forEach(draw));
-  }).observe(document.querySelector("main"));
+  figures.forEach(draw);
+  const resized = () => figures.filter((figure) => figure.querySelector(".plot").clientWidth !== figure.drawnWidth).forEach(draw);
+  new ResizeObserver(() => requestAnimationFrame(resized)).observe(document.querySelector("main"));
 })();

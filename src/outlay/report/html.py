@@ -252,6 +252,8 @@ def facts(run: RunRecord) -> dict[str, str]:
         "parameters": f"{parameters:,}" if isinstance(parameters, int) else parameters,
         "trainable": f"{trainable:,}" if isinstance(trainable, int) else trainable,
     }
+    found["processes"] = head["processes"] if (head.get("processes") or 1) > 1 else None
+    found["replay"] = "repeats a recorded run" if head.get("replay") else None
     found["ceilings"] = ", ".join(amount(unit, value) for unit, value in run.ceilings.items()) or None
     price = head.get("price")
     found["price"] = f"${price['usd']:.3g} per {price['per']}" if price else None

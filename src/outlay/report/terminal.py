@@ -268,6 +268,7 @@ class LiveLine:
     def _give_up(self) -> None:
         """Stop drawing and hand back standard output, which a live line takes over."""
         live, self._live = self._live, None
-        with contextlib.suppress(OSError, ValueError, SystemExit):
+        # rich trips over its own empty stack when a line is stopped that could not be started
+        with contextlib.suppress(OSError, ValueError, IndexError, SystemExit):
             if live is not None:
                 live.stop()

@@ -12,7 +12,8 @@ from outlay.context import Context
 from outlay.errors import InputError
 from outlay.rng import numpy_generator
 
-#: columns of tensors whose first dimension counts examples: ``input_ids``, ``attention_mask``, ``labels`` for text; ``inputs``, ``labels`` otherwise
+#: columns of tensors whose first dimension counts examples: ``input_ids``, ``attention_mask``, ``labels`` for text; ``inputs``, ``labels``
+#: otherwise
 Batch = dict[str, torch.Tensor]
 
 #: label of a position that teaches nothing
@@ -116,7 +117,8 @@ class Shuffled:
             InputError: when the number of examples is not what it was, since positions would then mean other examples.
         """
         if state["examples"] != len(self._examples):
-            raise InputError(f"the source holds {len(self._examples)} examples, but {state['examples']} when the run was saved; restore the data to resume")
+            found, saved = len(self._examples), state["examples"]
+            raise InputError(f"the source holds {found} examples, but {saved} when the run was saved; restore the data to resume")
         self._cursor = int(state["cursor"])
 
 

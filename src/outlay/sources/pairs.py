@@ -28,7 +28,9 @@ class Pairs:
         self._padding, self._multiple = tokenizer.pad_token_id, multiple
         for (prompt, answer), (text, _) in zip(self._ids, pairs, strict=True):
             if len(prompt) + len(answer) > longest:
-                raise InputError(f"a pair is {len(prompt) + len(answer)} tokens long and the limit is {longest}: {text[:60]!r}...; raise longest")
+                raise InputError(
+                    f"a pair is {len(prompt) + len(answer)} tokens long and the limit is {longest}: {text[:60]!r}...; raise longest"
+                )
 
     def __len__(self) -> int:
         return len(self._ids)

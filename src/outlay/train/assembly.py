@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -132,12 +133,14 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     if recipe.adapter is not None:
         loaded.module = recipe.adapter.attach(loaded.module, recipe.seed)
     check_ceilings(recipe, loaded.module)
+    # torchrun tells the rank before any device is taken, so that wrong data is found first
+    reading = Context(recipe.seed, loaded.tokenizer, "cpu", int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    streams = [stage.source.open(reading) for stage in recipe.stages]
+    for stream in streams:
+        stream.draw(reading.world)
     precision = _choose_precision(recipe)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
-    context = Context(recipe.seed, loaded.tokenizer, accelerator.device, accelerator.process_index, accelerator.num_processes)
-    streams = [stage.source.open(context) for stage in recipe.stages]
-    for stream in streams:
-        stream.draw(1)  # wrong data is found here, before anything is created
+    context = replace(reading, device=accelerator.device)
     sittings = [exam.open(context, recipe.stages[-1].source) for exam in recipe.evaluate.exams]
     module = accelerator.prepare_model(loaded.module)
     costs = [Costs(accelerator.unwrap_model(module), stage.objective, precision) for stage in recipe.stages]

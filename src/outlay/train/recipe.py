@@ -211,4 +211,4 @@ class Recipe:
         return problems
 
     def _spent_units(self) -> list[str]:
-        return [*ALWAYS_SPENT, *sorted({unit for stage in self.stages for unit in stage.source.units})]
+        return [*ALWAYS_SPENT, *sorted({unit for stage in self.stages for unit in stage.source.units} - set(ALWAYS_SPENT))]

@@ -353,7 +353,7 @@ def _export(way: _Way, run: Spending) -> None:
 def _report(way: _Way, run: Spending) -> None:
     try:
         write_report([way.folder])
-    except (OSError, InputError) as error:
+    except Exception as error:  # whatever is wrong with a picture of the run, the run itself has ended well
         run.journal.warn(f"the report could not be written: {error}; try again with: outlay report {way.folder}")
 
 
