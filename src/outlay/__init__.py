@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from outlay.knob import Knob
     from outlay.meter import Meter
     from outlay.record import Record
-    from outlay.report import report
+    from outlay.reporting import report
     from outlay.train import Evaluate, Recipe, Result, Stage, load_recipe, plan, replay, resume, run
 
 #: public name -> (module, attribute); imported on first use, so that ``import outlay`` costs nothing
@@ -40,7 +40,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "methods": ("outlay.catalog", "listing"),
     "plan": ("outlay.train", "plan"),
     "replay": ("outlay.train", "replay"),
-    "report": ("outlay.report", "report"),
+    "report": ("outlay.reporting", "report"),
     "resume": ("outlay.train", "resume"),
     "run": ("outlay.train", "run"),
 }

@@ -18,7 +18,7 @@ import typer
 from outlay.errors import InputError, MissingExtra, OutlayError
 
 if TYPE_CHECKING:
-    from outlay.report.terminal import Display
+    from outlay.reporting.terminal import Display
     from outlay.train import Recipe, Result
 
 app = typer.Typer(
@@ -87,8 +87,8 @@ def report(
     """Write the report of one or several runs, and print a summary."""
     from rich.console import Console
 
-    from outlay.report import print_summary, read_run
-    from outlay.report import report as write
+    from outlay.reporting import print_summary, read_run
+    from outlay.reporting import report as write
 
     path = write(folders, html)
     for folder in folders:
@@ -120,7 +120,7 @@ def methods(
 def _display(recipe: Recipe | None = None) -> Display:
     from rich.console import Console
 
-    from outlay.report.terminal import make_display
+    from outlay.reporting.terminal import make_display
 
     return make_display(Console(stderr=False), name=recipe.name if recipe else "run")
 
@@ -135,7 +135,7 @@ def _process_began() -> float:
 def _conclude(result: Result) -> None:
     from rich.console import Console
 
-    from outlay.report import print_summary, read_run
+    from outlay.reporting import print_summary, read_run
 
     print_summary(read_run(result.folder), Console())
     if result.exit_code:

@@ -171,9 +171,13 @@ def test_a_dataset_of_the_library_is_read_whole_or_streamed(tmp_path: Path, limi
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "train.jsonl").write_text("".join(json.dumps({"body": f"text {i}"}) + "\n" for i in range(9)))
+    asked = []
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **fields: asked.append(fields) or load(*args, **fields))
     source = Text(dataset=str(tmp_path / "corpus"), column="body", held_out_share=0.0, length=7, limit_tokens=limit)
     blocks = [[*ids(f"text {i}"), END] for i in range(9 if limit is None else 4)]
     assert sorted(all_training(source)) == blocks
+    assert asked == [{"split": "train", "streaming": limit is not None}]
 
 
 def test_a_dataset_that_cannot_be_reached_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:

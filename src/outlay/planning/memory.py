@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ class Memory:
         optimizer: its state.
         activations: what forward and backward need on top. Gradients come while activations go and use the same room, so that this is less
             than the activations alone when a batch is one piece.
-        total: the sum. Python, its libraries and an accelerator's own context come on top.
+        total: the sum. Python, its libraries and an accelerator's own context come on top, and so do the gaps of an allocator: see
+            ``return_freed_memory`` for a CPU.
     """
 
     weights: int
@@ -136,6 +138,21 @@ def available_memory(device: torch.device | str) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return min(_machine_memory(Path("/proc/meminfo")), _container_memory(Path("/sys/fs/cgroup")))
+
+
+def return_freed_memory() -> bool:
+    """Make the C library hand every freed tensor above 128 KiB back to the system at once; return whether it could be told so (glibc alone).
+
+    A process on a CPU otherwise keeps what it has freed in a heap full of gaps: in the runs we measured it grew to 1.3 to 2.0 times what tensors held,
+    and with this it follows ``memory`` within 2 %. Steps then take 1.2 to 1.7 times as long, since every new tensor is cleared by the system,
+    so this is for a run whose memory ceiling leaves no room for a loose heap. It holds for the rest of the process.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    threshold_option = -3  # M_MMAP_THRESHOLD of malloc.h; a value set by hand is no longer raised by the library
+    return bool(set_option(threshold_option, 128 * 1024) == 1)
 
 
 def _machine_memory(meminfo: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from outlay.errors import OutlayError
 from outlay.meter import Meter
 from outlay.record import Record
-from outlay.report.terminal import Display
+from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
 from outlay.train.assembly import Assembly, StageRun, evaluate, observe
 from outlay.train.checkpoint import Snapshot

@@ -50,17 +50,16 @@ class Reserve:
 
     counted: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    #: how much longer than measured a part may take before the budget is overrun
-    margin: float = 1.1
+    #: how much longer than when last measured the parts may take before the budget is overrun
+    margin: float = 1.05
 
     def amount(self, unit: str) -> float:
         """Return what is reserved of a unit."""
         return self.margin * math.fsum(self.seconds.values()) if unit == "seconds" else self.counted.get(unit, 0.0)
 
     def measured(self, part: str, seconds: float) -> None:
-        """Take in how long a part took; the longest of the last two stands, so that one lucky run does not lower it."""
-        before = self.seconds.get(part)
-        self.seconds[part] = max(seconds, (before + seconds) / 2) if before is not None else seconds
+        """Take in how long a part took; the latest measurement stands, since the first ones pay for warming up."""
+        self.seconds[part] = seconds
 
 
 def flow_limits(budget: Budget) -> dict[str, float]:

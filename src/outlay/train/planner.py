@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from outlay.meter import Meter
-from outlay.planning.devices import expected_step_seconds
+from outlay.planning.devices import Rate, training_rate
 from outlay.planning.memory import Memory, memory
-from outlay.planning.plan import FORMULA_FACTOR, Plan, StepCost, make_plan
+from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
@@ -43,15 +43,14 @@ def plan(recipe: Recipe, probe: bool = False) -> Plan:
 def plan_stages(assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, reserve: Reserve, probes: Sequence[ProbeResult] | None) -> Plan:
     """Return the plan of what is left on the meter for an assembled recipe."""
     recipe = assembly.recipe
-    steps = [_step_cost(assembly, index, known, probes[index] if probes else None) for index, known in enumerate(prepared)]
-    limits = flow_limits(recipe.budget)
+    rate = None if probes else training_rate(assembly.context.device, assembly.precision)
+    steps = [_step_cost(assembly, index, known, probes[index] if probes else rate) for index, known in enumerate(prepared)]
     parameters, trainable = count_parameters(assembly.plain_module)
     heaviest = max((_memory(assembly, index, known) for index, known in enumerate(prepared)), key=lambda needed: needed.total)
     return make_plan(
-        recipe.budget, limits, {unit: meter.spent(unit) for unit in limits}, {unit: reserve.amount(unit) for unit in limits}, steps,
-        parameters=parameters, trainable=trainable, memory=heaviest,
-        micro_batch={stage.name: known.micro_batch for stage, known in zip(recipe.stages, prepared, strict=True)},
-        basis="probe" if probes else "formula",
+        recipe.budget, steps, basis="probe" if probes else "formula", parameters=parameters, trainable=trainable,
+        micro_batch=max(known.micro_batch for known in prepared), memory=heaviest, spent=meter.totals(),
+        reserve={unit: reserve.amount(unit) for unit in flow_limits(recipe.budget)}, notes=[rate.why] if rate else [],
     )  # fmt: skip
 
 
@@ -60,11 +59,12 @@ def _memory(assembly: Assembly, index: int, known: Prepared) -> Memory:
     return memory(assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole)
 
 
-def _step_cost(assembly: Assembly, index: int, known: Prepared, probed: ProbeResult | None) -> StepCost:
+def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:
+    """Return what a step of a stage uses; its seconds are as probed, or follow from its FLOPs and the device's rate."""
     stage, units = assembly.recipe.stages[index], count_units(known.batch)
     mine = known.cost.flops_per_example * units["examples"]
-    counted = {"steps": 1.0, **assembly.add_up({**units, "flops": mine})}
-    if probed:
-        return StepCost(stage.name, stage.share, counted, probed.seconds, probed.low, probed.high)
-    seconds = expected_step_seconds(mine, assembly.context.device)
-    return StepCost(stage.name, stage.share, counted, seconds, seconds / FORMULA_FACTOR, seconds * FORMULA_FACTOR)
+    counted = assembly.add_up({**units, "flops": mine})
+    if isinstance(timing, ProbeResult):
+        return StageCost(stage.name, counted, timing.seconds, timing.low, timing.high, stage.share)
+    assert timing is not None
+    return StageCost(stage.name, counted, *timing.seconds(mine), stage.share)

@@ -16,8 +16,7 @@ import torch
 from outlay.catalog import describe
 from outlay.errors import InputError
 from outlay.meter import Meter
-from outlay.report import report as write_report
-from outlay.report.terminal import Display, Quiet
+from outlay.reporting.terminal import Display, Quiet
 from outlay.train.assembly import (
     Assembly,
     StageRun,
@@ -30,6 +29,7 @@ from outlay.train.assembly import (
     versions,
 )
 from outlay.train.checkpoint import Snapshot, latest
+from outlay.train.finishing import finish, rehearse
 from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, lost_since, read_journal, saving_cost
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
@@ -38,12 +38,9 @@ from outlay.train.planner import plan_stages
 from outlay.train.preparing import Prepared, measure_steps, prepare, warm_up_compiler
 from outlay.train.reading import dump_recipe, load_recipe
 from outlay.train.recipe import Recipe
-from outlay.train.result import FAILED, SPENT, STOPPED, Result, finish_result
+from outlay.train.result import FAILED, SPENT, STOPPED, Result
 from outlay.train.saving import FOLDER, Saver
 from outlay.train.signals import Signals
-
-#: seconds that writing result and report takes before it has been measured
-REPORT_SECONDS = 0.4
 
 
 @dataclass
@@ -100,9 +97,9 @@ def resume(folder: Path | str, *, recipe: Recipe | None = None, display: Display
     folder = Path(folder)
     unborn = (folder / "recipe.yaml").is_file() and not (folder / JOURNAL).exists()  # killed before it had begun
     lines = [] if unborn else read_journal(folder)
-    ended = next((line for line in reversed(lines) if line["kind"] in ("end", "resume")), None)
-    if ended and ended["kind"] == "end" and ended["ended_by"] not in ("signal", "failure"):
-        raise InputError(f"the run in {folder} has ended on its budget ({ended['ended_by']}); start a new one with a larger budget")
+    ended_by = _ended_by(lines)
+    if ended_by not in (None, "signal", "failure"):
+        raise InputError(f"the run in {folder} has ended on its budget ({ended_by}); start a new one with a larger budget")
     recipe = recipe or _recipe_of(folder)
     way = _Way(folder, recipe, Meter(recipe.budget, clock, began), display or Quiet(), lines=lines)
     if (folder / FOLDER).is_dir() and any(line["kind"] == "checkpoint" for line in lines):
@@ -123,11 +120,17 @@ def replay(folder: Path | str, out: Path | str | None = None, *, recipe: Recipe 
     """
     folder = Path(folder)
     lines = effective(read_journal(folder))
-    if not any(line["kind"] == "end" for line in lines):
+    if _ended_by(lines) is None:
         raise InputError(f"the run in {folder} has not ended; resume it first (outlay resume {folder})")
     recipe = recipe or _recipe_of(folder)
     target = _fresh_folder(recipe, out or folder.parent / f"{folder.name}-replay")
     return _spend(_Way(target, recipe, Meter(recipe.budget), display or Quiet(), lines=lines, replay=True))
+
+
+def _ended_by(lines: list[dict[str, Any]]) -> str | None:
+    """Return what ended a run; None while it has not been closed since it was last taken up."""
+    last = next((line["kind"] for line in reversed(lines) if line["kind"] in ("closed", "resume")), None)
+    return next(line["ended_by"] for line in reversed(lines) if line["kind"] == "end") if last == "closed" else None
 
 
 def _recipe_of(folder: Path) -> Recipe:
@@ -176,7 +179,7 @@ def _make_folder(way: _Way) -> None:
 
 
 def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], journal: Journal, signals: Signals) -> Result:
-    reserve = Reserve(seconds={"report": REPORT_SECONDS})
+    reserve = Reserve()
     run = Spending(assembly, way.meter, journal, way.display, signals, Saver(way.folder, way.recipe.checkpoints, way.meter, reserve))
     with way.meter.spend("setup"):
         if way.lines and not way.replay:
@@ -193,9 +196,9 @@ def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], jo
     except RunFailed as error:
         ended_by, code, message = "failure", FAILED, str(error)
     except BaseException as error:
-        _finish(way, run, reserve, "failure", FAILED, f"{type(error).__name__}: {error}", save=False)
+        finish(run, way.folder, "failure", FAILED, f"{type(error).__name__}: {error}")
         raise
-    result = _finish(way, run, reserve, ended_by, code, message)
+    result = finish(run, way.folder, ended_by, code, message)
     if code == FAILED:
         raise RunFailed(f"{message} (run directory: {way.folder})")
     return result
@@ -227,6 +230,8 @@ def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
         if assembly.accelerator.is_main_process:
             (way.folder / "plan.json").write_text(json.dumps(made.to_json(), indent=1), encoding="utf-8")
     run.journal.write("plan", plan=made.to_json())
+    if "seconds" in flow_limits(recipe.budget) and not way.replay:
+        rehearse(run, way.folder)
     for line in made.notes:
         way.display.say(line)
 
@@ -314,47 +319,6 @@ def _close_stage(way: _Way, run: Spending, stage_run: StageRun) -> None:
         "name": stage_run.stage.name, "steps": run.step - stage_run.first_step, "share": stage_run.stage.share, "spent": spent,
         "final_loss": sum(losses) / len(losses) if losses else None,
     }]  # fmt: skip
-
-
-def _finish(way: _Way, run: Spending, reserve: Reserve, ended_by: str, code: int, message: str, save: bool = True) -> Result:
-    """Write final weights, result and report; this is what the reserve was kept for."""
-    main = run.assembly.accelerator.is_main_process
-    if main and save and code == SPENT:
-        with way.meter.spend("checkpoint"):
-            _export(way, run)
-    plan_file = way.folder / "plan.json"
-    plan = json.loads(plan_file.read_text()) if plan_file.is_file() else None
-    with way.meter.spend("report"):
-        run.journal.write("end", ended_by=ended_by, message=message)
-        result = finish_result(run, way.folder, ended_by, code, plan)
-        if main:
-            result.write()
-            _report(way, run)
-    way.meter.close()
-    run.journal.write("closed")
-    result = finish_result(run, way.folder, ended_by, code, plan)
-    if main:
-        result.write()
-    return result
-
-
-def _export(way: _Way, run: Spending) -> None:
-    module = run.assembly.plain_module
-    if way.recipe.adapter is not None:
-        module = way.recipe.adapter.merge(module)
-    aside = way.folder / ".incomplete-model"
-    try:
-        run.assembly.loaded.save(module, aside)
-        os.rename(aside, way.folder / "model")
-    except OSError as error:
-        run.journal.warn(f"the final weights could not be written to model/ ({error.strerror}); they are in the last checkpoint")
-
-
-def _report(way: _Way, run: Spending) -> None:
-    try:
-        write_report([way.folder])
-    except Exception as error:  # whatever is wrong with a picture of the run, the run itself has ended well
-        run.journal.warn(f"the report could not be written: {error}; try again with: outlay report {way.folder}")
 
 
 __all__ = ["replay", "resume", "run"]

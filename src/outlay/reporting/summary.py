@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from outlay.report.compare import lost_text
-from outlay.report.format import amount, percent, quantity, title
-from outlay.report.read import RunRecord
-from outlay.report.tables import accounts_table, ending, metrics_table, primary_unit
+from outlay.reporting.compare import lost_text
+from outlay.reporting.format import amount, percent, quantity, title
+from outlay.reporting.read import RunRecord
+from outlay.reporting.tables import accounts_table, divided_unit, ending, metrics_table
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -60,7 +60,7 @@ def budget_lines(run: RunRecord) -> list[str]:
 
 def _accounts(run: RunRecord) -> RenderableType:
     """Accounts by unit; a bar tells the share of the unit that was limited."""
-    unit = primary_unit(run)
+    unit = divided_unit(run)
     units = [one for one in run.spent if one in run.limits or one in {"seconds", "tokens", "usd"}]
     table = accounts_table(run, units)
     rows = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from outlay.errors import InputError
-from outlay.report.fold import Books, Evaluation, Event, Fold, Steps, finite
+from outlay.reporting.fold import Books, Evaluation, Event, Fold, Steps, finite
 
 #: the newest journal format this module reads
 FORMAT = 1

@@ -19,9 +19,9 @@ import pytest
 from made_runs import Made
 
 from outlay.errors import InputError
-from outlay.report.fold import Steps
-from outlay.report.html import embed, render
-from outlay.report.read import RunRecord, read_run
+from outlay.reporting.fold import Steps
+from outlay.reporting.html import embed, render
+from outlay.reporting.read import RunRecord, read_run
 
 Make = Callable[..., Made]
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'single'"
@@ -221,7 +221,7 @@ def test_rendering_is_quick(make: Make) -> None:
 def test_rendering_imports_nothing_heavy(make: Make) -> None:
     made = make(steps=12)
     code = (
-        "import sys; from outlay.report import report; report([sys.argv[1]]);"
+        "import sys; from outlay.reporting import report; report([sys.argv[1]]);"
         "heavy = {'torch', 'matplotlib', 'pandas', 'transformers', 'scipy'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, str(made.path)], capture_output=True, text=True, env=_environment())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from outlay.budget import Budget
 from outlay.record import Record
-from outlay.report.format import compact, duration, number, quantity, title
+from outlay.reporting.format import compact, duration, number, quantity, title
 
 #: most knobs on one line
 KNOBS_SHOWN = 3

@@ -9,7 +9,7 @@ import pytest
 from made_runs import Made
 
 from outlay.errors import InputError
-from outlay.report import read_run, render, report
+from outlay.reporting import read_run, render, report
 
 Make = Callable[..., Made]
 

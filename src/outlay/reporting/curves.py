@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from outlay.report.fold import Column
-from outlay.report.format import title
-from outlay.report.read import RunRecord
+from outlay.reporting.fold import Column
+from outlay.reporting.format import title
+from outlay.reporting.read import RunRecord
 
 #: most points of one series, and of all series of a report together (about 16 bytes each)
 SERIES_POINTS = 1500

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from outlay.budget import Budget
 from outlay.record import Record
-from outlay.report.progress import fit
-from outlay.report.terminal import Display, Heartbeat, LiveLine, Quiet, make_display
+from outlay.reporting.progress import fit
+from outlay.reporting.terminal import Display, Heartbeat, LiveLine, Quiet, make_display
 
 
 class Clock:
@@ -257,7 +257,7 @@ import os, sys, io
 from rich.console import Console
 from outlay.budget import Budget
 from outlay.record import Record
-from outlay.report.terminal import LiveLine, make_display
+from outlay.reporting.terminal import LiveLine, make_display
 class Gone(io.StringIO):
     def isatty(self): return True
     def write(self, text): raise BrokenPipeError(32, "Broken pipe")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlay.report.format import amount, compact, duration, number, percent, quantity, size
+from outlay.reporting.format import amount, compact, duration, number, percent, quantity, size
 
 
 @pytest.mark.parametrize(

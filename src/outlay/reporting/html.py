@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outlay.errors import InputError
-from outlay.report.compare import comparison_table, differences_table, grouped_table, labels, lost_text, unfair
-from outlay.report.curves import chart_data, drawn_metrics
-from outlay.report.format import amount, compact, duration, number, percent, quantity, size, title
-from outlay.report.read import RunRecord
-from outlay.report.tables import (
+from outlay.reporting.compare import comparison_table, differences_table, grouped_table, labels, lost_text, unfair
+from outlay.reporting.curves import chart_data, drawn_metrics
+from outlay.reporting.format import amount, compact, duration, number, percent, quantity, size, title
+from outlay.reporting.read import RunRecord
+from outlay.reporting.tables import (
     accounts_table,
     checkpoints_table,
     direction,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_runs import Made
 
-from outlay.report import report
+from outlay.reporting import report
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")]

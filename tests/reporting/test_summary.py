@@ -10,9 +10,9 @@ import pytest
 from made_runs import Made
 from rich.console import Console
 
-from outlay.report.format import duration
-from outlay.report.read import RunRecord, read_run
-from outlay.report.summary import budget_lines, print_summary
+from outlay.reporting.format import duration
+from outlay.reporting.read import RunRecord, read_run
+from outlay.reporting.summary import budget_lines, print_summary
 
 Make = Callable[..., Made]
 
@@ -58,6 +58,15 @@ def test_budget_kept_or_not(make: Make) -> None:
     over = replace(run, spent={**run.spent, "tokens": 200_500.0})
     assert budget_lines(over) == ["200,500 of 200,000 tokens spent (100.2%), over by 500 tokens"]
     assert budget_lines(replace(run, head={})) == ["no limit was declared"]
+
+
+def test_shares_are_of_a_unit_that_is_divided(make: Make) -> None:
+    run = read_run(make(steps=30).path)
+    by_steps = replace(run, head={**run.head, "limits": {"steps": 30.0}})
+    rows = {words[0]: words for line in printed(by_steps).splitlines() if (words := line.split())}
+    assert rows["account"][-2:] == ["of", "time"]  # all steps went to training, which tells nothing
+    by_tokens = replace(run, head={**run.head, "limits": {"tokens": 1e6}})
+    assert "% of tokens" in printed(replace(by_tokens, result={**(run.result or {}), "ended_by": "tokens"}, events=()))
 
 
 def test_names_are_not_markup(make: Make) -> None:

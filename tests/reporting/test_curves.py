@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_runs import Made
 
-from outlay.report.curves import SERIES_POINTS, axis_units, chart_data, smooth, thin
-from outlay.report.fold import Steps
-from outlay.report.read import read_run
+from outlay.reporting.curves import SERIES_POINTS, axis_units, chart_data, smooth, thin
+from outlay.reporting.fold import Steps
+from outlay.reporting.read import read_run
 
 Make = Callable[..., Made]
 values = arrays(np.float64, st.integers(0, 400), elements=st.one_of(st.floats(-1e6, 1e6), st.just(math.nan)))

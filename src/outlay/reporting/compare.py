@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from outlay.report.format import amount, number, percent, quantity, title
-from outlay.report.read import RunRecord
-from outlay.report.tables import Cell, Row, Table, direction, ending
+from outlay.reporting.format import amount, number, percent, quantity, title
+from outlay.reporting.read import RunRecord
+from outlay.reporting.tables import Cell, Row, Table, direction, ending
 
 #: most settings shown as differing
 MOST_DIFFERENCES = 60

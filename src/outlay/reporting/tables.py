@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outlay.report.fold import Books
-from outlay.report.format import compact, duration, number, percent, quantity, size, title
-from outlay.report.read import RunRecord
+from outlay.reporting.fold import Books
+from outlay.reporting.format import compact, duration, number, percent, quantity, size, title
+from outlay.reporting.read import RunRecord
 
 _LOWER = ("loss", "perplexity", "error", "regret", "nll")
 _HIGHER = ("match", "accuracy", "reward", "pass", "correct", "success", "score", "f1", "solved")
@@ -87,11 +87,20 @@ def primary_unit(run: RunRecord) -> str:
     return max(used, key=lambda unit: used[unit]) if used else "seconds"
 
 
+def divided_unit(run: RunRecord) -> str:
+    """The unit whose division among accounts says most: the primary one, or seconds where a single account took all of that."""
+    unit = primary_unit(run)
+    return unit if _takers(run, unit) > 1 else "seconds"
+
+
 def told_units(run: RunRecord) -> list[str]:
-    """Units whose division among accounts is worth a bar: the limited ones and seconds."""
-    return [
-        unit for unit in dict.fromkeys([primary_unit(run), *run.limits, "seconds"]) if any(unit in book for book in run.accounts.values())
-    ]
+    """Units whose division among accounts is worth a bar: the limited ones that several accounts took of, and seconds."""
+    units = dict.fromkeys([divided_unit(run), *run.limits, "seconds"])
+    return [unit for unit in units if _takers(run, unit) > (unit != "seconds")]
+
+
+def _takers(run: RunRecord, unit: str) -> int:
+    return sum(bool(book.get(unit)) for book in run.accounts.values())
 
 
 def ordered_accounts(books: Books, unit: str) -> list[str]:
@@ -102,7 +111,7 @@ def ordered_accounts(books: Books, unit: str) -> list[str]:
 
 def accounts_table(run: RunRecord, only: Sequence[str] | None = None) -> Table:
     """Account by unit (every unit unless some are named); the last line sums to what was spent."""
-    units, unit = list(run.spent if only is None else only), primary_unit(run)
+    units, unit = list(run.spent if only is None else only), divided_unit(run)
     whole = run.spent.get(unit, 0.0)
     rows = [
         Row(name, [*(_spent(one, run.accounts[name].get(one)) for one in units), _share(run.accounts[name].get(unit, 0.0), whole)], name)
@@ -255,13 +264,9 @@ def _plan_lines(run: RunRecord, plan: Mapping[str, Any]) -> Iterable[tuple[str, 
     yield "tokens a step", plan.get("tokens_per_step"), per_step.get("tokens"), compact
     yield "FLOPs a step", plan.get("flops_per_step"), per_step.get("flops"), lambda value: quantity("flops", value)
     yield "peak memory", (plan.get("memory") or {}).get("total"), _peak_memory(run), size
-    for unit, reserved in (plan.get("reserve") or {}).items():
-        yield (
-            f"kept back to finish ({title(unit)})",
-            reserved,
-            run.after_last_step.get(unit),
-            lambda value, unit=unit: quantity(unit, value),
-        )
+    reserve = {unit: kept for unit, kept in (plan.get("reserve") or {}).items() if kept}
+    for unit, kept in reserve.items():
+        yield f"kept back to finish ({title(unit)})", kept, run.after_last_step.get(unit), lambda value, unit=unit: quantity(unit, value)
 
 
 def _peak_memory(run: RunRecord) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from outlay.budget import Budget
 from outlay.record import Record
-from outlay.report.progress import Progress, fit
+from outlay.reporting.progress import Progress, fit
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from made_runs import Made, make_run
 
 from outlay.errors import InputError
-from outlay.report.fold import AFTER, BEFORE
-from outlay.report.read import RunRecord, read_run
+from outlay.reporting.fold import AFTER, BEFORE
+from outlay.reporting.read import RunRecord, read_run
 
 Make = Callable[..., Made]
 

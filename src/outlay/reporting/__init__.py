@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outlay.errors import InputError
-from outlay.report.html import render
-from outlay.report.read import RunRecord, read_run
-from outlay.report.summary import print_summary, summary
-from outlay.report.terminal import Display, Quiet, make_display
+from outlay.reporting.html import render
+from outlay.reporting.read import RunRecord, read_run
+from outlay.reporting.summary import print_summary, summary
+from outlay.reporting.terminal import Display, Quiet, make_display
 
 __all__ = [
     "Display",
