@@ -19,7 +19,7 @@ from outlay.errors import InputError, MissingExtra, OutlayError
 
 if TYPE_CHECKING:
     from outlay.reporting.terminal import Display
-    from outlay.train import Recipe, Result
+    from outlay.train import Result
 
 app = typer.Typer(
     name="outlay", help="The best model your budget buys.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def run(recipe: RecipeArgument, budget: BudgetOption = None, set_: SetOption = N
     from outlay.train import run as spend
 
     asked = load_recipe(recipe, set_ or (), budget)
-    _conclude(spend(asked, out, display=_display(asked), began=_process_began()))
+    _conclude(spend(asked, out, display=_display(asked.name), began=_process_began()))
 
 
 @app.command()
@@ -68,7 +68,7 @@ def resume(folder: RunArgument) -> None:
     """Go on with a run that was stopped or killed; what was lost is on the books."""
     from outlay.train import resume as go_on
 
-    _conclude(go_on(folder, display=_display(), began=_process_began()))
+    _conclude(go_on(folder, display=_display(folder.name), began=_process_began()))
 
 
 @app.command()
@@ -76,7 +76,7 @@ def replay(folder: RunArgument, out: OutOption = None) -> None:
     """Repeat a run from its journal, so that a run limited by seconds ends with the same weights."""
     from outlay.train import replay as repeat
 
-    _conclude(repeat(folder, out, display=_display()))
+    _conclude(repeat(folder, out, display=_display(folder.name)))
 
 
 @app.command()
@@ -117,12 +117,12 @@ def methods(
     Console().print(table)
 
 
-def _display(recipe: Recipe | None = None) -> Display:
+def _display(name: str) -> Display:
     from rich.console import Console
 
     from outlay.reporting.terminal import make_display
 
-    return make_display(Console(stderr=False), name=recipe.name if recipe else "run")
+    return make_display(Console(), name=name)
 
 
 def _process_began() -> float:

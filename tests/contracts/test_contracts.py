@@ -359,6 +359,9 @@ class BentModel:
     def build(self, seed: int) -> Loaded:
         if self.fault == "global":
             return Loaded(nn.Linear(2, 2))
+        if self.fault == "seeding":
+            torch.manual_seed(seed)
+            return Loaded(nn.Linear(2, 2))
         with seeded(0 if self.fault == "fixed" else seed, "model"):
             return Loaded(nn.Linear(2, 2), save=self.save)
 
@@ -373,6 +376,7 @@ class BentModel:
     [
         ("", None),
         ("global", "never from a global generator"),
+        ("seeding", "never from a global generator"),
         ("fixed", "another seed gives other weights"),
         ("save", "a saved model computes the same"),
     ],
@@ -396,3 +400,9 @@ def test_a_model_that_differs_between_builds_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="the same seed gives the same weights"):
         check_model(Counting(), torch.ones(1, 2))
+
+
+def test_the_checks_leave_the_global_generators_where_they_were() -> None:
+    state = torch.get_rng_state()
+    check_model(BentModel(), torch.ones(1, 2))
+    assert torch.equal(torch.get_rng_state(), state)

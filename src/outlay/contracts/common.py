@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+_UNLIKELY = 1_618_033_988
+
 
 def hold(condition: bool, rule: str, seen: str) -> None:
     """Raise ``AssertionError`` with the rule and what was seen, unless the condition holds."""
@@ -19,15 +21,25 @@ def hold(condition: bool, rule: str, seen: str) -> None:
 
 @contextmanager
 def global_generators_untouched(who: str) -> Iterator[None]:
-    """Hold that the block draws nothing from the generators of torch, numpy and Python."""
+    """Hold that the block neither draws from the generators of torch, numpy and Python nor seeds them."""
+    saved = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
+    # a state of the check's own: one that the block has left behind before would look untouched
+    torch.manual_seed(_UNLIKELY)
+    np.random.seed(_UNLIKELY)
+    random.seed(_UNLIKELY)
+    before = _states()
+    try:
+        yield
+        hold(_states() == before, "randomness comes from named streams, never from a global generator", f"{who} moved a global generator")
+    finally:
+        torch.set_rng_state(saved[0])
+        np.random.set_state(saved[1])
+        random.setstate(saved[2])
 
-    def states() -> tuple[bytes, bytes, int, object]:
-        numpy_state = np.random.get_state(legacy=False)["state"]
-        return torch.get_rng_state().numpy().tobytes(), numpy_state["key"].tobytes(), numpy_state["pos"], random.getstate()
 
-    before = states()
-    yield
-    hold(states() == before, "randomness comes from named streams, never from a global generator", f"{who} moved a global generator")
+def _states() -> tuple[bytes, bytes, int, object]:
+    of_numpy = np.random.get_state(legacy=False)["state"]
+    return torch.get_rng_state().numpy().tobytes(), of_numpy["key"].tobytes(), of_numpy["pos"], random.getstate()
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

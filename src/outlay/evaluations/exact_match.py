@@ -30,7 +30,7 @@ class ExactMatch:
 
     Args:
         tasks: task -> levels, such as ``{gcd: [1, 2], reverse: [3]}``; level 1 is the easiest.
-        problems: how many at most for each task and level, > 0. A level with fewer different held-out prompts gives all it has.
+        problems: how many at most for each task and level, > 0. A level with fewer different held-out prompts gives all but its rarest.
         new_tokens: longest reply in tokens, end mark included, > 0; None for what the longest right answer takes.
         batch_size: problems answered side by side, > 0.
         style: ``short`` for operands only (``g49,28=``), ``english`` for the full sentence.

@@ -64,10 +64,10 @@ class Cost:
 def measure(module: nn.Module, objective: Objective, batch: Batch, precision: str = "fp32") -> Cost:
     """Run forward and backward on 2 and on 3 examples shaped like the batch's and return what one costs.
 
-    Both passes run the heaviest example of the batch (most labelled positions), repeated, beside its most padded one, so that the memory is
-    that of the worst batch of this shape. FLOPs are those of matrix products, convolutions, attention and recurrent layers (torch's formulas);
-    attention is counted in full, causal or not, and its backward pass with the scores computed again. The module is left as it was:
-    gradients, buffers, modes and random generators are put back. Measure before compiling: a compiled module hides its operations.
+    Both passes run the heaviest example of the batch (most labelled positions), repeated, beside its most padded one, so that the memory
+    is that of the worst batch of this shape. FLOPs are those of matrix products, convolutions, attention and recurrent layers; attention
+    is counted in full, causal or not, and its backward pass with the scores computed again. The module is left as it was: gradients,
+    buffers, modes and random generators are put back. Measure before compiling: a compiled module hides its operations.
 
     Args:
         module: on the device that it is to be trained on; not wrapped for several processes.
@@ -105,7 +105,8 @@ def _check(module: nn.Module, batch: Batch, precision: str) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"there is no precision {precision!r}; accepted: {', '.join(PRECISIONS)}")
     if not batch or any(len(column) == 0 for column in batch.values()):
-        raise InputError(f"a cost is measured on at least one example, found {({name: tuple(c.shape) for name, c in batch.items()})}")
+        shapes = {name: tuple(column.shape) for name, column in batch.items()}
+        raise InputError(f"a cost is measured on at least one example, found columns of the shapes {shapes}")
     if not any(p.requires_grad for p in module.parameters()):
         raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
 
@@ -176,10 +177,10 @@ def formula_cost(parameters: int, trainable: int, tokens_per_example: float) -> 
     Raises:
         InputError: when a number is out of its range.
     """
-    if parameters <= 0 or not 0 <= trainable <= parameters or tokens_per_example <= 0:
-        raise InputError(
-            f"parameters and tokens_per_example must be > 0 and trainable in [0, parameters], found {parameters}, {tokens_per_example}, {trainable}"
-        )
+    if parameters <= 0 or tokens_per_example <= 0:
+        raise InputError(f"parameters and tokens_per_example must be > 0, found {parameters} and {tokens_per_example}")
+    if not 0 <= trainable <= parameters:
+        raise InputError(f"trainable must lie in [0, {parameters}], found {trainable}")
     forward = 2.0 * parameters * tokens_per_example
     return Cost(2.0 * forward + 2.0 * trainable * tokens_per_example, forward)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from outlay.rng import torch_generator
 HALF_UTILISATION = 0.35
 #: assumed share of the fp32 peak, which is low enough that products, not memory, are the limit
 FULL_UTILISATION = 0.5
-#: share of the measured speed of matrix products that a training step sustained on a CPU thread: 0.44 to 0.78 (middle 0.57) over transformers of
-#: 0.5M to 10M parameters, LoRA, a CNN on 32 x 32 images and perceptrons. Networks of tiny convolutions fall far below (0.1)
+#: share of the measured speed of matrix products that a training step sustained on a CPU thread: 0.44 to 0.78 (middle 0.57) over
+#: transformers of 0.5M to 10M parameters, LoRA, a CNN on 32 x 32 images and perceptrons. Tiny convolutions fall far below (0.1)
 MEASURED_UTILISATION = 0.6
 #: the rate may be wrong by this factor either way
 UNCERTAINTY = 2.0
@@ -28,7 +29,7 @@ class Peak:
     """Peak FLOPs a second of an accelerator by its maker's data sheet, dense (without sparsity).
 
     Args:
-        name: what the driver's name for the device contains.
+        name: what the driver's name for the device contains, as whole words.
         half: tensor cores in fp16 and bf16, accumulating in fp32.
         full: fp32 without TF32, since torch leaves TF32 off for matrix products.
         bf16: whether the device computes in bf16.
@@ -40,13 +41,13 @@ class Peak:
     bf16: bool = True
 
 
-#: the first name contained in the device's counts, so that special forms stand before the plain one
+#: the first that matches counts, so that special forms stand before the plain one
 PEAKS: tuple[Peak, ...] = (
     Peak("B200", 2250e12, 75e12),  # NVIDIA HGX B200 data sheet
     Peak("H200", 989e12, 67e12),  # NVIDIA H200 data sheet (SXM)
+    Peak("GH200", 989e12, 67e12),  # NVIDIA GH200 data sheet
     Peak("H100 PCIe", 756e12, 51e12),  # NVIDIA H100 data sheet, 1,513 with sparsity
     Peak("H100 NVL", 835e12, 60e12),  # NVIDIA H100 data sheet, 1,671 with sparsity
-    Peak("GH200", 989e12, 67e12),  # NVIDIA GH200 data sheet
     Peak("H100", 989e12, 67e12),  # NVIDIA H100 data sheet (SXM), 1,979 with sparsity
     Peak("H20", 148e12, 44e12),  # NVIDIA H20 data sheet
     Peak("A100", 312e12, 19.5e12),  # NVIDIA A100 data sheet
@@ -91,10 +92,10 @@ class Rate:
 def rate_by_name(name: str, precision: str) -> Rate | None:
     """Return what a named accelerator sustains in ``fp32``, ``bf16`` or ``fp16``; None when it is not in the table.
 
-    A device without bf16 computes it in fp32.
+    A device without bf16 computes it in fp32. A slice of a device (MIG) is not what the table speaks of.
     """
-    peak = next((peak for peak in PEAKS if peak.name.lower() in name.lower()), None)
-    if peak is None:
+    peak = next((peak for peak in PEAKS if re.search(rf"(?<![a-z0-9]){peak.name}(?![a-z0-9])", name, re.IGNORECASE)), None)
+    if peak is None or "MIG" in name:
         return None
     half = precision == "fp16" or (precision == "bf16" and peak.bf16)
     top, share = (peak.half, HALF_UTILISATION) if half else (peak.full, FULL_UTILISATION)

@@ -71,7 +71,9 @@ def _distinct_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(storages.values())
 
 
-def choose_micro_batch(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, batch_size: int, ceiling_bytes: float) -> tuple[int, str]:
+def choose_micro_batch(
+    module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, batch_size: int, ceiling_bytes: float
+) -> tuple[int, str]:
     """Cut a batch into the fewest pieces that fit under the ceiling with a tenth of it left free, and say why.
 
     Pieces of one size are preferred as long as they are at most twice as many as the fewest; otherwise the last one is smaller.
@@ -93,19 +95,19 @@ def choose_micro_batch(module: nn.Module, optimizer_spec: OptimizerSpec, cost: C
     fitting = [piece for piece in range(1, batch_size) if memory(module, optimizer_spec, cost, piece, again=True).total <= room]
     if not fitting:
         one = memory(module, optimizer_spec, cost, 1, again=batch_size > 1)
-        raise InputError(_does_not_fit(module, optimizer_spec, one, ceiling_bytes))
+        raise InputError(_does_not_fit(module, one, ceiling_bytes))
     fewest = -(-batch_size // max(fitting))
     equal = next(count for count in range(fewest, batch_size + 1) if batch_size % count == 0)
     pieces = equal if equal <= 2 * fewest else fewest
     piece = -(-batch_size // pieces)
     needed = memory(module, optimizer_spec, cost, piece, again=True).total
-    why = f"{pieces} pieces of a batch of {batch_size} need {size(needed)} of {size(ceiling_bytes)}; in one piece it would need {size(whole.total)}"
-    return piece, why
+    why = f"{pieces} pieces of the batch of {batch_size} need {size(needed)} of {size(ceiling_bytes)}"
+    return piece, f"{why}; one piece would need {size(whole.total)}"
 
 
-def _does_not_fit(module: nn.Module, spec: OptimizerSpec, one: Memory, ceiling: float) -> str:
-    parts = {"weights": one.weights, "gradients": one.gradients, "optimizer state": one.optimizer, "activations of one example": one.activations}
-    largest = [(name, taken) for name, taken in Counter(parts).most_common(3) if taken > 0]
+def _does_not_fit(module: nn.Module, one: Memory, ceiling: float) -> str:
+    taken_by = {"weights": one.weights, "gradients": one.gradients, "optimizer state": one.optimizer, "activations": one.activations}
+    largest = [(name, taken) for name, taken in Counter(taken_by).most_common(3) if taken > 0]
     named = ", ".join(f"{name} {size(taken)}" for name, taken in largest)
     advice = _advice(module, one, ceiling)
     return (
@@ -119,11 +121,11 @@ def _advice(module: nn.Module, one: Memory, ceiling: float) -> str:
     count = sum(p.numel() for p in module.parameters())
     per_parameter = (one.weights + one.gradients + one.optimizer) / max(1, count)
     fitting = max(0.0, ceiling * (1 - HEAD_ROOM) - one.activations) / max(per_parameter, 1e-9)
-    model = f"choose a model of at most {int(fitting):,} parameters instead of {count:,} (model)" if fitting >= 1 else "choose a smaller model (model)"
+    most = f" of at most {int(fitting):,} parameters instead of {count:,}" if fitting >= 1 else ""
     options = [
         (one.optimizer, "take an optimizer that keeps less (optimizer: sgd keeps one number a weight, adamw two)"),
         (one.gradients + one.optimizer, "train few weights with an adapter (adapter: lora)"),
-        (one.weights + one.gradients, model),
+        (one.weights + one.gradients, f"choose a smaller model{most} (model)"),
         (one.activations, "shorten the examples (the source's longest, the model's context)"),
     ]
     best = sorted(options, key=lambda option: -option[0])[:2]
@@ -131,7 +133,10 @@ def _advice(module: nn.Module, one: Memory, ceiling: float) -> str:
 
 
 def available_memory(device: torch.device | str) -> int:
-    """Return the bytes that can still be taken on a device: a CPU's free memory within its container's limit, an accelerator's free memory."""
+    """Return the bytes that can still be taken on a device: free memory, on a CPU within the limit of its container.
+
+    What this process holds already (the model's weights, once loaded) is not among them.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -141,11 +146,11 @@ def available_memory(device: torch.device | str) -> int:
 
 
 def return_freed_memory() -> bool:
-    """Make the C library hand every freed tensor above 128 KiB back to the system at once; return whether it could be told so (glibc alone).
+    """Make the C library hand every freed tensor above 128 KiB back to the system at once; return whether it took the setting (glibc).
 
-    A process on a CPU otherwise keeps what it has freed in a heap full of gaps: in the runs we measured it grew to 1.3 to 2.0 times what tensors held,
-    and with this it follows ``memory`` within 2 %. Steps then take 1.2 to 1.7 times as long, since every new tensor is cleared by the system,
-    so this is for a run whose memory ceiling leaves no room for a loose heap. It holds for the rest of the process.
+    A process on a CPU otherwise keeps what it has freed in a heap full of gaps: in the runs we measured it grew to 1.3 to 2.0 times what
+    tensors held, and with this setting it followed ``memory`` within 2 %. Steps then took 1.2 to 1.7 times as long, since every new tensor
+    is cleared by the system; so this is for a run whose memory ceiling leaves no room for a loose heap. It holds until the process ends.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -134,7 +134,8 @@ class Plan:
         if self.steps is None:
             rows.append(("buys", "no end: nothing that is limited is used"))
         else:
-            rows.append(("buys", ", ".join(self._bought(unit) for unit in ("steps", *self.amounts) if unit == "steps" or self.amounts[unit])))
+            bought = ["steps", *(unit for unit, value in self.amounts.items() if value)]
+            rows.append(("buys", ", ".join(self._bought(unit) for unit in bought)))
             rows.append(("ends by", str(self.ends_by)))
         if any(self.reserve.values()):
             rows.append(("kept back", ", ".join(amount(unit, value) for unit, value in self.reserve.items() if value)))
@@ -170,7 +171,8 @@ def make_plan(
 ) -> Plan:
     """Return what a budget buys. The stages are filled in order, each with its share of what the ones before it left.
 
-    steps_i = the most k with k cost_u <= share_i / (share_i + ... + share_n) (limit_u - spent_u - reserve_u - used_u) for every limited unit u
+    steps_i = the most k with k cost_u <= share_i / (share_i + ... + share_n) left_u for every limited unit u, where
+    left_u = limit_u - spent_u - reserve_u - what the stages before i use
 
     Args:
         budget: what may be spent.
@@ -195,16 +197,21 @@ def make_plan(
     fast = _fill(budget, stages, [stage.low for stage in stages], kept, gone)
     steps, amounts = _total(middle)
     first = stages[0]
-    per_step = {unit: amounts[unit] / steps for unit in ("flops", "tokens", "seconds") if unit in amounts} if steps else first.units
+    per_step = {**first.units, "seconds": first.seconds}
+    if steps:
+        per_step |= {unit: value / steps for unit, value in amounts.items()}
     return Plan(
         parameters=parameters, trainable=trainable, micro_batch=micro_batch, memory=memory, basis=basis,
-        flops_per_step=per_step.get("flops", 0.0), tokens_per_step=per_step.get("tokens", 0.0), step_seconds=per_step.get("seconds", first.seconds),
-        steps=steps, amounts=amounts, interval=_interval([middle, slow, fast]), ends_by=middle[-1].ends_by, reserve=kept, stages=tuple(middle),
+        flops_per_step=per_step.get("flops", 0.0), tokens_per_step=per_step.get("tokens", 0.0), step_seconds=per_step["seconds"],
+        steps=steps, amounts=amounts, interval=_interval([middle, slow, fast]), ends_by=middle[-1].ends_by, reserve=kept,
+        stages=tuple(middle),
         notes=(*_ceiling_notes(budget, parameters, memory), *_limit_notes(budget, stages, middle, kept, gone), *notes),
     )  # fmt: skip
 
 
-def _fill(budget: Budget, stages: Sequence[StageCost], seconds: Sequence[float], reserve: Mapping[str, float], spent: Mapping[str, float]) -> list[StagePlan]:
+def _fill(
+    budget: Budget, stages: Sequence[StageCost], seconds: Sequence[float], reserve: Mapping[str, float], spent: Mapping[str, float]
+) -> list[StagePlan]:
     left = {unit: limit - _of(budget, spent, unit) - _of(budget, reserve, unit) for unit, limit in budget.limits.items()}
     plans: list[StagePlan] = []
     for number, (stage, slow) in enumerate(zip(stages, seconds, strict=True)):

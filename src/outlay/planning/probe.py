@@ -19,19 +19,21 @@ class ProbeResult:
         low: first quartile.
         high: third quartile.
         steps: how many were measured, the warm-up left out.
+        ran: how many were run and are to be charged, the warm-up included.
     """
 
     seconds: float
     low: float
     high: float
     steps: int
+    ran: int
 
 
 def probe(step: Callable[[], None], meter: Meter, steps: int = 5, account: str = "probe") -> ProbeResult:
     """Run one step to warm up and then ``steps`` more, all charged to ``account``, and return how long they take.
 
-    Stops early rather than start a step that the slowest one so far says would pass the limit on seconds; when not even one step was left after
-    the warm-up, the warm-up is the measurement. Seconds that the step charges to accounts of its own are counted too.
+    Stops early rather than start a step that, going by the slowest so far, would pass the limit on seconds; when there was no room for a
+    step after the warm-up, the warm-up is the measurement. Seconds that the step charges to accounts of its own are counted too.
 
     Args:
         step: runs one real step and returns when the device has finished it. Putting weights, optimizer and data cursor back afterwards
@@ -53,6 +55,6 @@ def probe(step: Callable[[], None], meter: Meter, steps: int = 5, account: str =
         times.append(meter.spent("seconds") - before)
     measured = times[1:] or times
     if len(measured) == 1:
-        return ProbeResult(measured[0], measured[0], measured[0], 1)
+        return ProbeResult(measured[0], measured[0], measured[0], 1, len(times))
     low, middle, high = statistics.quantiles(measured, n=4, method="inclusive")
-    return ProbeResult(middle, low, high, len(measured))
+    return ProbeResult(middle, low, high, len(measured), len(times))

@@ -22,7 +22,8 @@ class Reasoning:
 
     Args:
         tasks: task -> levels, such as ``{gcd: [1, 2], reverse: [3]}``; level 1 is the easiest.
-        examples: how many training problems at most for each task and level, > 0. A level with fewer different prompts gives all it has.
+        examples: how many training problems at most for each task and level, > 0. A level with fewer different prompts gives
+            all but its rarest.
         held_out_examples: the same for the held-out side, > 0.
         style: ``short`` for operands only (``g49,28=``), ``english`` for the full sentence.
         chat: put the prompt into the tokenizer's chat template as the user's message.

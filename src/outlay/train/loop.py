@@ -127,6 +127,7 @@ def evaluate_if_due(run: Spending, stage_run: StageRun, progress: float) -> None
 def examine(run: Spending, stage: str, progress: float, when: Literal["start", "during", "end"]) -> dict[str, float]:
     """Run the exams, charge them, and put the results on record."""
     before = run.meter.spent("seconds")
+    run.display.doing("eval")
     with run.meter.spend("eval"):
         metrics = evaluate(run.assembly, run.meter, run.flops_per_position, count_units)
     run.saver.reserve.measured("evaluation", run.meter.spent("seconds") - before)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from outlay.train.assembly import count_parameters, versions
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Result:
         parameters: size of the model.
         steps: updates finished.
         plan: what was planned before spending.
+        peak_memory: most bytes held on an accelerator; None on a CPU, where Python and its libraries cannot be told apart from the run.
         warnings: what went wrong without ending the run.
         folder: the run directory.
     """
@@ -59,6 +62,7 @@ class Result:
     parameters: int
     steps: int
     plan: dict[str, Any] | None
+    peak_memory: float | None = None
     warnings: list[str] = field(default_factory=list)
     folder: str = ""
 
@@ -77,8 +81,10 @@ def finish_result(run: Spending, folder: Path, ended_by: str, code: int, plan: d
     meter, recipe = run.meter, run.assembly.recipe
     accounts = meter.books()
     spent = meter.totals()
+    device = run.assembly.accelerator.device
+    peak = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
     budget = {unit: {"limit": limit, "spent": spent[unit]} for unit, limit in recipe.budget.limits.items()}
     return Result(
         recipe.name, ended_by, code, budget, spent, accounts, dict(meter.lost), run.metrics, run.metrics_start, run.stages, recipe.seed,
-        versions(), count_parameters(run.assembly.plain_module)[0], run.step, plan, list(run.journal.warnings), str(folder),
+        versions(), count_parameters(run.assembly.plain_module)[0], run.step, plan, peak, list(run.journal.warnings), str(folder),
     )  # fmt: skip
