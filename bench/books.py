@@ -35,11 +35,18 @@ def audit(folder: Path, budget: Budget) -> list[str]:
             for unit, amount in book.items():
                 mine = accounts.setdefault(account, {})
                 mine[unit] = mine.get(unit, 0.0) + amount
-        spent = {unit: math.fsum(book.get(unit, 0.0) for book in accounts.values()) for unit in ("seconds", "steps", "tokens", "examples", "flops")}
+        spent = {
+            unit: math.fsum(book.get(unit, 0.0) for book in accounts.values())
+            for unit in ("seconds", "steps", "tokens", "examples", "flops")
+        }
         if not math.isclose(spent["seconds"], line["at"], rel_tol=1e-9, abs_tol=1e-6):
             problems.append(f"line {line['n']}: the accounts hold {spent['seconds']} s and the meter says {line['at']}")
         for unit, limit in budget.limits.items():
-            if unit in spent and spent[unit] + (limit - spent[unit]) != limit and not math.isclose(spent[unit] + (limit - spent[unit]), limit):
+            if (
+                unit in spent
+                and spent[unit] + (limit - spent[unit]) != limit
+                and not math.isclose(spent[unit] + (limit - spent[unit]), limit)
+            ):
                 problems.append(f"line {line['n']}: spent + left is not {limit} {unit}")
             if unit in spent and spent[unit] > limit:
                 problems.append(f"line {line['n']}: {spent[unit]} {unit} spent of {limit}")
@@ -62,13 +69,18 @@ def main() -> int:
             recipe, folder = Path(scratch, "recipe.yaml"), Path(scratch, "run")
             recipe.write_text(yaml.safe_dump(describe(language_model(text))))
             began = time.monotonic()
-            subprocess.run([sys.executable, "-m", "outlay.cli", "run", str(recipe), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "outlay.cli", "run", str(recipe), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
+            )
             lasted = time.monotonic() - began
             problems = audit(folder, Budget.parse(text))
             result = json.loads((folder / "result.json").read_text())
             covered = result["spent"]["seconds"] / lasted
             lines = len(read_journal(folder))
-            print(f"{text:<24} {lines:>5} lines, {len(problems)} problems; {result['spent']['seconds']:.2f} s of {lasted:.2f} s on the books: {covered:.2%}", flush=True)
+            print(
+                f"{text:<24} {lines:>5} lines, {len(problems)} problems; {result['spent']['seconds']:.2f} s of {lasted:.2f} s on the books: {covered:.2%}",
+                flush=True,
+            )
             for problem in problems[:5]:
                 print(f"  {problem}")
             failed |= bool(problems) or covered < 0.99

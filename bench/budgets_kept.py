@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from settings import Paced, SimulatedClock, SleepingClock, digits, language_model
@@ -35,14 +36,17 @@ def seconds_run(folder: Path, seed: int, clock: SimulatedClock, budget: float) -
 def longest_step(folder: Path) -> float:
     """Return the most seconds between two neighbouring step lines of a journal that have no other line between them."""
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    pairs = zip(lines[:-1], lines[1:], strict=True)
-    return max((b["at"] - a["at"] for a, b in pairs if a["kind"] == b["kind"] == "step"), default=0.0)
+    return max((b["at"] - a["at"] for a, b in pairwise(lines) if a["kind"] == b["kind"] == "step"), default=0.0)
 
 
 def counted_run(folder: Path, seed: int, unit: str) -> tuple[float, float, float]:
     """Spend a random budget in a counted unit and return limit, spent and what one step takes."""
     share = float(numpy_generator(seed, "budget").random())
-    limits = {"steps": f"{int(40 + 60 * share)} steps", "tokens": f"{int(60_000 + 60_000 * share)} tokens", "flops": f"{3e10 + 3e10 * share:.6e} flops"}
+    limits = {
+        "steps": f"{int(40 + 60 * share)} steps",
+        "tokens": f"{int(60_000 + 60_000 * share)} tokens",
+        "flops": f"{3e10 + 3e10 * share:.6e} flops",
+    }
     result = outlay.run(language_model(limits[unit], seed=seed), folder)
     return result.budget[unit]["limit"], result.budget[unit]["spent"], result.accounts["train"][unit] / result.steps
 

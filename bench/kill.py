@@ -154,7 +154,9 @@ def full_disk(scratch: Path, reference: bytes) -> list[str]:
     _, status = os.waitpid(child, 0)
     warnings = [line["message"] for line in read_journal(folder) if line["kind"] == "warning"]
     good = status == 0 and weights(folder) == reference and bool(warnings)
-    print(f"  full disk: {'the run ended on its budget with ' + str(len(warnings)) + ' warnings: ' + warnings[0] if good else 'NOT survived'}")
+    print(
+        f"  full disk: {'the run ended on its budget with ' + str(len(warnings)) + ' warnings: ' + warnings[0] if good else 'NOT survived'}"
+    )
     return [] if good else ["a full disk ended the run"]
 
 

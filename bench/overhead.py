@@ -28,7 +28,9 @@ LENGTH, BATCH = 128, 16
 
 def recipe(steps: int) -> outlay.Recipe:
     """Return the recipe at about 3M parameters, without evaluations and with no checkpoint on the way."""
-    return language_model(f"{steps} steps", hidden=192, layers=6, length=LENGTH, batch_size=BATCH, evaluate={}, checkpoints={"every_steps": 10**9})
+    return language_model(
+        f"{steps} steps", hidden=192, layers=6, length=LENGTH, batch_size=BATCH, evaluate={}, checkpoints={"every_steps": 10**9}
+    )
 
 
 def by_hand(steps: int) -> tuple[float, float]:
@@ -81,7 +83,10 @@ def main() -> int:
         timed = {way.__name__: way(asked.steps) for way in order}
         (hand, hand_loss), (ours, our_loss) = timed["by_hand"], timed["by_outlay"]
         ratios.append(ours / hand)
-        print(f"pair {pair}: by hand {hand * 1e3:.1f} ms a step, outlay {ours * 1e3:.1f} ms, ratio {ours / hand:.4f}; last losses {hand_loss:.6f} {our_loss:.6f}", flush=True)
+        print(
+            f"pair {pair}: by hand {hand * 1e3:.1f} ms a step, outlay {ours * 1e3:.1f} ms, ratio {ours / hand:.4f}; last losses {hand_loss:.6f} {our_loss:.6f}",
+            flush=True,
+        )
     middle = statistics.median(ratios)
     print(f"median ratio {middle:.4f} over {asked.pairs} pairs: overhead {middle - 1:+.2%} ({'within' if middle <= 1.02 else 'OVER'} 2 %)")
     return int(middle > 1.02)

@@ -1,6 +1,6 @@
 """Replay: a run limited by seconds is repeated from its journal with bitwise the same weights.
 
-    python bench/replay.py [--runs 5]
+python bench/replay.py [--runs 5]
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def main() -> int:
             equal = (first / "model/model.safetensors").read_bytes() == (again / "model/model.safetensors").read_bytes()
             same += equal and result.steps == repeated.steps
             spent = result.spent["seconds"]
-            print(f"{recipe.name} seed {seed}: {result.steps} steps in {spent:.2f} s; replayed {repeated.steps} steps, weights {'equal' if equal else 'DIFFER'}", flush=True)
+            print(
+                f"{recipe.name} seed {seed}: {result.steps} steps in {spent:.2f} s; replayed {repeated.steps} steps, weights {'equal' if equal else 'DIFFER'}",
+                flush=True,
+            )
     print(f"{same} of {runs} replays are bitwise equal")
     return int(same < runs)
 

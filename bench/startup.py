@@ -1,6 +1,6 @@
 """Start-up: import of outlay < 0.5 s and ``outlay --help`` < 1 s, each in a fresh interpreter.
 
-    python bench/startup.py [--runs 7]
+python bench/startup.py [--runs 7]
 """
 
 from __future__ import annotations

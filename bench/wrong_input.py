@@ -1,6 +1,6 @@
 """Wrong input costs nothing: 30 wrong recipes and budgets, each refused with exit code 2, no device touched and no directory left.
 
-    python bench/wrong_input.py
+python bench/wrong_input.py
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "unknown method": (put("stages.0.optimizer", "adamx"), "did you mean 'optim/adamw'"),
     "method of another family": (put("model", {"rex": {}}), "there is no method 'rex'"),
     "two methods in one place": (put("model", {"mlp": {}, "cnn": {}}), "is written name or {name: {fields}}"),
-    "range of a hyper-parameter": (put("stages.0.knobs.lr", {"peak": 0.1, "schedule": {"rex": {"beta": -1}}}), "beta must be finite and > 0"),
+    "range of a hyper-parameter": (
+        put("stages.0.knobs.lr", {"peak": 0.1, "schedule": {"rex": {"beta": -1}}}),
+        "beta must be finite and > 0",
+    ),
     "unknown schedule": (put("stages.0.knobs.lr", {"peak": 0.1, "schedule": "cosin"}), "did you mean 'schedules/cosine'"),
     "unknown knob": (put("stages.0.knobs.learning_rate", 0.1), "no part of this stage reads the knob"),
     "share of nothing": (put("stages.0.share", 0), "must be a finite number > 0"),

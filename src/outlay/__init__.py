@@ -45,7 +45,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "run": ("outlay.train", "run"),
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_PUBLIC)]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ Exit codes: 0 the budget was spent; 2 the input was wrong and nothing was create
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +26,12 @@ app = typer.Typer(
 )  # fmt: skip
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with outlay (quickstart, ...).")]
-BudgetOption = Annotated[str | None, typer.Option("--budget", help="Replace the recipe's budget: '30m', '500M tokens', '10m or 3k steps', '10m, 24GiB'.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Replace one value: key=value, e.g. stages[0].knobs.lr.peak=0.001. Repeatable.")]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", help="Replace the recipe's budget: '30m', '500M tokens', '10m or 3k steps', '10m, 24GiB'.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace one value: key=value, e.g. stages[0].knobs.lr.peak=0.001. Repeatable.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run; default runs/<name>-<number>.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.")]
 
@@ -158,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,6 +13,8 @@ from outlay.errors import InputError
 
 #: where seconds go while no account is open
 IDLE = "idle"
+#: where seconds go that passed before the meter was made, and while a run is being put together
+SETUP = "setup"
 #: where seconds go that a killed run spent after its last checkpoint
 LOST = "lost"
 
@@ -37,7 +39,9 @@ class Meter:
         #: amounts in counted units that a kill threw away: on the books, but not against the limit, since they were done again
         self.lost: dict[str, float] = {}
         self._clock = clock
-        self._mark = clock() if began is None else began
+        self._mark = clock()
+        if began is not None:
+            self.accounts[SETUP] = {"seconds": max(0.0, self._mark - began)}
         self._open: list[str] = [IDLE]
         self._drained: Books = {}
         self._progress = 0.0

@@ -27,9 +27,6 @@ FORTY = {"inputs": torch.arange(40.0).unsqueeze(1), "labels": torch.arange(40)}
 CONTEXT = Context(seed=1)
 
 
-# ---- sources -----------------------------------------------------------------------------------------------------------------------
-
-
 class Eager(Shuffled):
     def draw(self, count: int) -> Any:
         batch = super().draw(count)
@@ -111,9 +108,6 @@ def test_a_sound_source_passes() -> None:
 def test_broken_sources_are_refused(source: Made, rule: str) -> None:
     with pytest.raises(AssertionError, match=rule):
         check_source(lambda: source, CONTEXT)
-
-
-# ---- objectives --------------------------------------------------------------------------------------------------------------------
 
 
 class Bigram(nn.Module):
@@ -208,9 +202,6 @@ def test_differences_alone_find_a_wrong_gradient() -> None:
         check_objective(Half(), model, data)
 
 
-# ---- optimizers --------------------------------------------------------------------------------------------------------------------
-
-
 class Light(AdamW):
     def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
         return super().state_bytes(shapes, element_size) - 4
@@ -225,10 +216,6 @@ class Displaced(Sgd):
 
     def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return Sgd().build(parameters)
-
-
-class Idle(Sgd):
-    knobs: ClassVar[dict[str, float]] = {**Sgd.knobs, "dampening": 0.0, "maximize": 0.0}
 
 
 class Partial(Sgd):
@@ -285,9 +272,6 @@ def test_a_knob_without_effect_is_refused() -> None:
 
     with pytest.raises(AssertionError, match=r"a knob acts; shine at 0.5 instead of 1.0 changed nothing"):
         check_optimizer(Spec())
-
-
-# ---- exams -------------------------------------------------------------------------------------------------------------------------
 
 
 class BentSitting:
@@ -347,9 +331,6 @@ def test_broken_exams_are_refused(fault: str, rule: str | None) -> None:
         return
     with pytest.raises(AssertionError, match=rule):
         check_exam(BentExam(fault), CONTEXT, source, model)
-
-
-# ---- models ------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_generation_is_greedy_and_padding_changes_nothing(architecture: str) -> 
     # settings a chat model may bring along
     model.generation_config.update(do_sample=True, temperature=0.3, top_k=5, repetition_penalty=2.0, min_new_tokens=6)
     before = model.generation_config.to_dict()
-    exam = ExactMatch(tasks={"reverse": (3,), "gcd": (1, 4)}, problems=8, batch_size=10, new_tokens=10)
+    exam = ExactMatch(tasks={"reverse": (3,), "gcd": (1, 4)}, problems=8, batch_size=20, new_tokens=10)
     sitting = exam.open(CONTEXT, NONE)
     ended = set()
     widths = set()

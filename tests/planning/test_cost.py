@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
 from outlay.adapters import Lora
 from outlay.errors import InputError
 from outlay.models import Cnn, Mlp, Transformer
@@ -14,8 +17,6 @@ from outlay.objectives import Classification, NextToken, OwnLoss
 from outlay.planning.cost import Cost, Costs, formula_cost, measure, shape_key, upper_envelope
 from outlay.planning.live import LiveBytes
 from outlay.sources.base import IGNORED, Batch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 HIDDEN, LAYERS, LENGTH, VOCABULARY, INNER = 32, 2, 16, 100, 48
 
@@ -50,7 +51,9 @@ def test_frozen_layers_cost_less() -> None:
     for p in list(module.parameters())[:-2]:
         p.requires_grad_(False)
     cost = measure(module, Classification(), images(4, 20))
-    assert cost.flops_per_example == 2 * (20 * 16 + 16 * 8 + 8 * 3) + 2 * 8 * 3, "only the last weight's gradient is left of the backward pass"
+    assert cost.flops_per_example == 2 * (20 * 16 + 16 * 8 + 8 * 3) + 2 * 8 * 3, (
+        "only the last weight's gradient is left of the backward pass"
+    )
 
 
 def test_cnn_by_hand() -> None:
@@ -167,10 +170,19 @@ def real_peak(module: nn.Module, objective: object, batch: Batch, again: bool) -
 def test_the_heaviest_example_is_measured() -> None:
     light, heavy = texts(6, labelled=2), texts(6, labelled=2)
     heavy["labels"][4] = heavy["input_ids"][4]
-    more = measure(llama(), NextToken(), heavy).activation_bytes_per_example - measure(llama(), NextToken(), light).activation_bytes_per_example
-    # the log-probabilities of each further labelled position, and its label and mask-index entries
-    assert more >= (LENGTH - 2) * VOCABULARY * 4
-    assert more == pytest.approx((LENGTH - 2) * (VOCABULARY * 4 + 3 * 8), rel=0.02)
+    more, less = (measure(llama(), NextToken(), batch).activation_bytes_per_example for batch in (heavy, light))
+    # the log-probabilities and the target of each further labelled position; the first position has none before it to predict it from
+    assert more - less == (LENGTH - 1 - 2) * (VOCABULARY * 4 + 8)
+
+
+def test_the_mask_that_padding_builds_is_measured() -> None:
+    whole, padded = texts(12), texts(12)
+    padded["attention_mask"][5, -3:] = 0
+    module = llama()
+    cost = measure(module, NextToken(), padded)
+    real = real_peak(module, NextToken(), padded, again=False)
+    assert real > measure(module, NextToken(), whole).peak_bytes(12)
+    assert cost.peak_bytes(12) == real
 
 
 def test_lower_precision_keeps_less_per_example_and_copies_of_the_weights() -> None:
@@ -200,8 +212,9 @@ def test_envelope_is_the_maximum_everywhere_and_no_longer_than_needed(drawn: lis
 def test_measuring_leaves_no_trace() -> None:
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(20), nn.Linear(20, 3), nn.Dropout(0.5)).eval()
     module[2].weight.grad = torch.ones(3, 20)
+    batch = images(4, 20)
     before, state = copy.deepcopy(module.state_dict()), torch.get_rng_state()
-    measure(module, Classification(), images(4, 20))
+    measure(module, Classification(), batch)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert module[2].bias.grad is None and torch.equal(module[2].weight.grad, torch.ones(3, 20))

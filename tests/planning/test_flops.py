@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from outlay.planning.flops import CountFlops
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+
+from outlay.planning.flops import CountFlops
 
 
 def count(module: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:

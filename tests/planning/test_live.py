@@ -1,6 +1,7 @@
 """Which bytes are alive when."""
 
 import torch
+
 from outlay.planning.live import LiveBytes
 
 

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from outlay.planning.restoring import undisturbed
 from torch import nn
+
+from outlay.planning.restoring import undisturbed
 
 
 class Moody(nn.Module):

@@ -266,7 +266,7 @@ def test_a_budget_replaces_the_recipes() -> None:
         ("stages[3].share=2", "the recipe has nothing at 3 to set into"),
         ("stages[3]=2", "there is no place 3"),
         ("stages.share=2", "there is no place 'share'"),
-        ("seed.deep=2", "the recipe has nothing at 'seed' to set into"),
+        ("name.deep=2", "the recipe has nothing at 'name' to set into"),
         ("seed=[1", "the value is not YAML"),
         ("seed", "--set takes key=value"),
         ("=3", "--set takes key=value"),

@@ -125,7 +125,7 @@ def _advice(module: nn.Module, one: Memory, ceiling: float) -> str:
     options = [
         (one.optimizer, "take an optimizer that keeps less (optimizer: sgd keeps one number a weight, adamw two)"),
         (one.gradients + one.optimizer, "train few weights with an adapter (adapter: lora)"),
-        (one.weights + one.gradients, f"choose a smaller model{most} (model)"),
+        (one.weights + one.gradients + one.activations // 2, f"choose a smaller model{most} (model)"),
         (one.activations, "shorten the examples (the source's longest, the model's context)"),
     ]
     best = sorted(options, key=lambda option: -option[0])[:2]

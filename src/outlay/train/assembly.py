@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from outlay.context import Context
@@ -93,8 +94,10 @@ class Assembly:
         known = len(costs)
         with meter.spend("plan"):
             cost = costs.of(batch)
-        if len(costs) > known:
-            meter.charge("plan", flops=self.add_up({"flops": costs.spent_on_last})["flops"])
+        # one process may see a new shape where the others do not, and all must come to add up
+        measured = self.add_up({"flops": costs.spent_on_last if len(costs) > known else 0.0})["flops"]
+        if measured:
+            meter.charge("plan", flops=measured)
         return cost
 
     def _wire(self) -> torch.device:
@@ -139,6 +142,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     for stream in streams:
         stream.draw(reading.world)
     precision = _choose_precision(recipe)
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
     context = replace(reading, device=accelerator.device)
     sittings = [exam.open(context, recipe.stages[-1].source) for exam in recipe.evaluate.exams]
@@ -156,12 +160,16 @@ def check_ceilings(recipe: Recipe, module: nn.Module) -> None:
     count, trainable = count_parameters(module)
     ceilings = recipe.budget.ceilings
     if "params" in ceilings and count > ceilings["params"]:
-        raise InputError(f"the model has {count:,} parameters and the budget's ceiling is {int(ceilings['params']):,}; choose a smaller model or raise it")
+        raise InputError(
+            f"the model has {count:,} parameters and the budget's ceiling is {int(ceilings['params']):,}; choose a smaller model or raise it"
+        )
     if trainable == 0:
         raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
     shapes = [tuple(p.shape) for p in module.parameters() if p.requires_grad]
     state = max(stage.optimizer.state_bytes(shapes) for stage in recipe.stages)
-    weights, gradients = (sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or every) for every in (True, False))
+    weights, gradients = (
+        sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or every) for every in (True, False)
+    )
     floor = weights + gradients + state
     if floor > ceilings.get("memory", math.inf):
         parts = f"weights {size(weights)}, gradients {size(gradients)}, optimizer state {size(state)}"
@@ -189,7 +197,9 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
     optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(assembly.parameters()))
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
     every = assembly.recipe.evaluate.every
-    return StageRun(stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None)
+    return StageRun(
+        stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None
+    )
 
 
 # ---- snapshots: the one way to look ahead or go back ------------------------------------------------------------------------------------
@@ -285,7 +295,9 @@ def positions(batch: Batch) -> float:
     return float(batch["input_ids"].numel()) if "input_ids" in batch else float(len(next(iter(batch.values()))))
 
 
-def evaluate(assembly: Assembly, meter: Meter, flops_per_position: float, charge_tokens: Callable[[Batch], dict[str, float]]) -> dict[str, float]:
+def evaluate(
+    assembly: Assembly, meter: Meter, flops_per_position: float, charge_tokens: Callable[[Batch], dict[str, float]]
+) -> dict[str, float]:
     """Run every exam on the model and charge what it uses to the account ``eval``; the model is left in training mode."""
     module = assembly.plain_module
     metrics: dict[str, float] = {}

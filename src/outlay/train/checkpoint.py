@@ -177,7 +177,9 @@ def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, to
         number, _, key = name.partition("/")
         state.setdefault(int(number), {})[key] = tensor
     mine = optimizer.state_dict()["param_groups"]
-    merged = [group | {key: _like(group.get(key), value) for key, value in saved.items()} for group, saved in zip(mine, groups, strict=True)]
+    merged = [
+        group | {key: _like(group.get(key), value) for key, value in saved.items()} for group, saved in zip(mine, groups, strict=True)
+    ]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 

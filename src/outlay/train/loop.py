@@ -1,6 +1,6 @@
 """The loop: one for every stage.
 
-    progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -> { meter, controllers, journal, display }
+progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -> { meter, controllers, journal, display }
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
             return "stopped"
         if go.save:
             run.saver.save(run, stage_run, pace)
+            continue  # what saving took may be what the step would have needed
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
         with meter.spend("data"):
@@ -84,7 +85,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
             finish_step(run, stage_run, pace, go, knobs, cost, outcome)
         if not outcome.finite:
             heal(run, stage_run)
-        evaluate_if_due(run, stage_run, go.progress)
+        evaluate_if_due(run, stage_run, pace, go.progress)
 
 
 def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, float]:
@@ -95,7 +96,9 @@ def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, flo
     return {"steps": 1.0, **run.assembly.add_up(mine)}
 
 
-def finish_step(run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: dict[str, float], cost: dict[str, float], outcome: Outcome) -> None:
+def finish_step(
+    run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: dict[str, float], cost: dict[str, float], outcome: Outcome
+) -> None:
     """Make the step's record and hand it to everyone who reads it."""
     run.step += 1
     record = Record(
@@ -104,7 +107,7 @@ def finish_step(run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: d
     )  # fmt: skip
     observe(stage_run, record)
     if outcome.finite:
-        stage_run.losses = [*stage_run.losses[-19:], outcome.loss]
+        stage_run.losses, stage_run.bad_in_a_row = [*stage_run.losses[-19:], outcome.loss], 0
     run.journal.write(
         "step", step=run.step, stage=record.stage, progress=record.progress, loss=record.loss, gradient_norm=record.gradient_norm,
         knobs=record.knobs, outcome=record.outcome, metrics=record.metrics,
@@ -113,13 +116,17 @@ def finish_step(run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: d
     pace.lap()
 
 
-def evaluate_if_due(run: Spending, stage_run: StageRun, progress: float) -> None:
-    """Evaluate when the stage has passed the next point at which the recipe asks for it."""
+def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
+    """Evaluate when the stage has passed the next point at which the recipe asks for it, unless the budget could not bear it."""
     due, every = stage_run.next_evaluation, run.assembly.recipe.evaluate.every
     if due is None or every is None or progress < due or due >= 1:
         return
     while stage_run.next_evaluation is not None and stage_run.next_evaluation <= progress:
         stage_run.next_evaluation += every
+    if not pace.evaluates():
+        why = "with the last one, which is reserved, it would take more than is left of the budget"
+        run.journal.write("decision", what=f"evaluation after step {run.step} left out", why=why)
+        return
     metrics = examine(run, stage_run.stage.name, progress, "during")
     observe(stage_run, Record("evaluation", run.step, stage_run.stage.name, progress, metrics=metrics))
 
@@ -149,10 +156,13 @@ def heal(run: Spending, stage_run: StageRun) -> None:
     stage_run.bad_in_a_row += 1
     escalate = stage_run.bad_in_a_row >= health.patience
     run.journal.write("decision", what=f"step {run.step} skipped", why="the loss or gradient was not finite; the batch stays spent")
-    if health.nonfinite == "stop" or (escalate and stage_run.rolled_back >= health.patience):
+    rolling = health.nonfinite == "roll_back"
+    if health.nonfinite == "stop" or (escalate and (rolling or stage_run.rolled_back >= health.patience)):
         raise RunFailed(f"the loss or gradient was not finite at step {run.step}; lower the learning rate or look at the data of that step")
-    if health.nonfinite == "roll_back" or escalate:
+    if rolling or escalate:
         saved: Snapshot | None = run.saver.newest()
         if saved is None:
             raise RunFailed(f"the loss was not finite at step {run.step} and there is no checkpoint to roll back to")
         run.saver.roll_back(run, stage_run, saved)
+        stage_run.bad_in_a_row = 0 if escalate else stage_run.bad_in_a_row
+

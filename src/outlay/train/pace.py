@@ -28,7 +28,9 @@ class Go:
 
 
 class Pace(Protocol):
-    """Decides step by step how far a stage has come and when it has ended."""
+    """Decides step by step how far a stage has come and when it has ended; ``ended_by`` then says which unit's limit it was."""
+
+    ended_by: str | None
 
     def begin(self, save: bool, stop: bool) -> Go | None:
         """Return leave for the next step, or None when the stage has ended; ``save`` and ``stop`` are this process's wishes."""
@@ -36,6 +38,22 @@ class Pace(Protocol):
 
     def fits(self, cost: Mapping[str, float]) -> bool:
         """Return whether a step of this cost in counted units stays within the stage's limits."""
+        ...
+
+    def evaluates(self) -> bool:
+        """Return whether an evaluation can be paid now beside the one that is reserved for the end."""
+        ...
+
+    def lap(self) -> None:
+        """Tell that a step has ended."""
+        ...
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds that are expected until the stage ends; None when that is not known."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed stage needs to go on at the same progress."""
         ...
 
 
@@ -71,6 +89,13 @@ def flow_limits(budget: Budget) -> dict[str, float]:
     return limits
 
 
+def affords_evaluation(meter: Meter, reserve: Reserve) -> bool:
+    """Return whether one more evaluation fits into what is neither spent nor reserved, as far as its cost is known."""
+    needed = {**reserve.counted, "seconds": reserve.margin * reserve.seconds.get("evaluation", 0.0)}
+    limits = flow_limits(meter.budget)
+    return all(meter.spent(unit) + needed.get(unit, 0.0) + reserve.amount(unit) <= limit for unit, limit in limits.items())
+
+
 def ending_unit(budget: Budget, unit: str) -> str:
     """Return the declared unit behind a flow limit: ``usd`` where money was the tighter one."""
     if "usd" in budget.limits and budget.price and budget.price.per == unit:
@@ -94,7 +119,7 @@ class LivePace:
     """
 
     #: recent steps that a step's seconds are forecast from
-    WINDOW = 20
+    WINDOW = 200
 
     def __init__(self, meter: Meter, starts: Mapping[str, float], share: float, reserve: Reserve,
                  agree: Callable[[list[float]], list[float]] = list) -> None:  # fmt: skip
@@ -119,18 +144,23 @@ class LivePace:
         self._recent.append(seconds)
 
     def lap(self) -> None:
-        """Tell that a step has ended; what is not part of a step (evaluations, saves) is kept out by ``pause``."""
+        """Tell that the step begun last has ended; an evaluation or a save is no part of it."""
         now = self._meter.spent("seconds")
         if self._began is not None:
             self._recent.append(now - self._began)
         self._began = None
 
     def forecast(self) -> float:
-        """Return how long the next step may take: the slowest recent one, but at most twice the median, so that one stall does not count."""
+        """Return how long the next step may take: the slowest recent one, those left out that took over twice the median, so that a stall or
+        a first step does not count.
+
+        The next may be slower than the slowest of n; evenly spread times exceed it by more than 5 range / n in one step of e^5 n.
+        """
         if not self._recent:
             return 0.0
         ordered = sorted(self._recent)
-        return min(ordered[-1], 2 * ordered[len(ordered) // 2])
+        usual = [seconds for seconds in ordered if seconds <= 2 * ordered[len(ordered) // 2]]
+        return usual[-1] + 5 * (usual[-1] - usual[0]) / len(usual)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the stage ends if seconds are limited, else a guess from progress; None before the first step."""
@@ -164,6 +194,10 @@ class LivePace:
                 return False
         return True
 
+    def evaluates(self) -> bool:
+        """Return whether an evaluation can be paid now beside the one that is reserved for the end, as the first process sees it."""
+        return bool(self._agree([float(affords_evaluation(self._meter, self._reserve))])[0])
+
     def _passed(self, unit: str, end: float) -> float:
         width = end - self._starts[unit]
         return (self._meter.spent(unit) - self._starts[unit]) / width if width > 0 else 1.0
@@ -188,20 +222,25 @@ class RecordedPace:
     Args:
         steps: the stage's ``step`` lines, in order.
         saves: numbers of the steps after which the run was saved, since a roll-back depends on them.
+        evaluations: numbers of the steps after which the model was evaluated, since controllers may answer to it.
         ended_by: what ended the stage.
     """
 
-    def __init__(self, steps: Iterable[Mapping[str, Any]], saves: Iterable[int], ended_by: str | None) -> None:
+    def __init__(self, steps: Iterable[Mapping[str, Any]], saves: Iterable[int], evaluations: Iterable[int], ended_by: str | None) -> None:
         self._steps = deque(steps)
         self._saves = set(saves)
+        self._evaluations = set(evaluations)
+        self._done = 0
         self.ended_by = ended_by
 
     def begin(self, save: bool, stop: bool) -> Go | None:
-        """Return leave for the next recorded step; a signal still stops a replay."""
+        """Return leave for the next recorded step, the same one until it is done; a signal still stops a replay."""
         if not self._steps:
             return None
-        line = self._steps.popleft()
-        return Go(line["progress"], save=line["step"] - 1 in self._saves, stop=stop)
+        line = self._steps[0]
+        saved = line["step"] - 1 in self._saves
+        self._saves.discard(line["step"] - 1)  # asked again after the save
+        return Go(line["progress"], save=saved, stop=stop)
 
     def fits(self, cost: Mapping[str, float]) -> bool:
         """A recorded step fitted."""
@@ -210,8 +249,13 @@ class RecordedPace:
     def expect(self, seconds: float) -> None:
         """A replay needs no forecast."""
 
+    def evaluates(self) -> bool:
+        """Return whether the model was evaluated after the step that was done last."""
+        return self._done in self._evaluations
+
     def lap(self) -> None:
-        """A replay times nothing."""
+        """Go on to the next recorded step."""
+        self._done = self._steps.popleft()["step"]
 
     def seconds_left(self) -> float | None:
         """A replay does not know."""

@@ -40,7 +40,9 @@ def plan(recipe: Recipe, probe: bool = False) -> Plan:
     return plan_stages(assembly, prepared, meter, reserve, results)
 
 
-def plan_stages(assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, reserve: Reserve, probes: Sequence[ProbeResult] | None) -> Plan:
+def plan_stages(
+    assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, reserve: Reserve, probes: Sequence[ProbeResult] | None
+) -> Plan:
     """Return the plan of what is left on the meter for an assembled recipe."""
     recipe = assembly.recipe
     rate = None if probes else training_rate(assembly.context.device, assembly.precision)
@@ -56,7 +58,9 @@ def plan_stages(assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, 
 
 def _memory(assembly: Assembly, index: int, known: Prepared) -> Memory:
     whole = len(next(iter(known.batch.values())))
-    return memory(assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole)
+    return memory(
+        assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole
+    )
 
 
 def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:

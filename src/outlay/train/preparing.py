@@ -12,8 +12,10 @@ from outlay.meter import Meter
 from outlay.planning.cost import Cost
 from outlay.planning.memory import available_memory, choose_micro_batch
 from outlay.planning.probe import ProbeResult, probe
+from outlay.planning.text import amount
 from outlay.sources.base import Batch, count_units
-from outlay.train.assembly import Assembly, StageRun, open_stage, restore, snapshot
+from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage, restore, snapshot
+from outlay.train.pace import flow_limits
 from outlay.train.update import set_knobs, update
 
 
@@ -41,7 +43,7 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
         settings: what an earlier process of this run decided (its journal's first line), which must be kept.
 
     Raises:
-        InputError: when not even one example fits the memory ceiling.
+        InputError: when not even one example fits the memory ceiling, or the last evaluation takes the whole budget.
     """
     kept = settings.get("micro_batches") or [None] * len(assembly.recipe.stages)
     prepared = []
@@ -50,7 +52,16 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
         cost = assembly.cost_of(index, batch, meter)
         choice = (size, "as the run began") if size else _choose_pieces(assembly, index, batch, cost)
         prepared.append(Prepared(batch, cost, *choice))
+    _check_last_evaluation(assembly, meter, prepared[0])
     return prepared
+
+
+def _check_last_evaluation(assembly: Assembly, meter: Meter, first: Prepared) -> None:
+    bound = evaluation_bound(assembly, forward_flops_per_position(first.cost, first.batch))
+    for unit, limit in flow_limits(assembly.recipe.budget).items():
+        if bound.get(unit, 0.0) and meter.spent(unit) + bound[unit] >= limit:
+            taken = f"the evaluation at the end may take {amount(unit, bound[unit])} of a budget of {amount(unit, limit)}"
+            raise InputError(f"{taken}, so that nothing is left to train on; ask less (evaluate.exams) or raise the budget")
 
 
 def _choose_pieces(assembly: Assembly, index: int, batch: Batch, cost: Cost) -> tuple[int, str]:

@@ -86,8 +86,10 @@ def _read_yaml(path: Path, lines: dict[str, int]) -> Any:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             _note_lines(node, "", lines)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, InputError) as error:
+        return yaml.load(text, Loader=_Loader)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, InputError) as error:  # an anchor may hold itself
         raise InputError(f"cannot be read as YAML: {error}", str(path)) from error
 
 
@@ -97,6 +99,8 @@ def _note_lines(node: yaml.Node, where: str, lines: dict[str, int]) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"a key is a name, found a list or a mapping (line {key.start_mark.line + 1})")
             if key.value in seen:
                 raise InputError(f"the key {key.value!r} is written twice (line {key.start_mark.line + 1}); keep one")
             seen.add(key.value)
@@ -129,7 +133,7 @@ def _override(plain: dict[str, Any], text: str, problems: list[Problem]) -> None
             return
         place = inside
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
+        parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
         problems.append(Problem(key, f"--set {text}: the value is not YAML: {error}"))
         return

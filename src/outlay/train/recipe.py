@@ -204,7 +204,9 @@ class Recipe:
         for unit in self.budget.limits:
             spenders = [stage.name for stage in self.stages if unit in ALWAYS_SPENT or unit in stage.source.units]
             if not spenders and self.stages:
-                problems.append(Problem("budget", f"limits {unit}, but no stage spends any; its sources spend {', '.join(self._spent_units())}"))
+                problems.append(
+                    Problem("budget", f"limits {unit}, but no stage spends any; its sources spend {', '.join(self._spent_units())}")
+                )
         price = self.budget.price
         if price and price.per == "tokens" and "tokens" not in self._spent_units():
             problems.append(Problem("budget", "is priced by the token, but no stage spends tokens; price it by the hour"))

@@ -15,7 +15,7 @@ import torch
 
 from outlay.catalog import describe
 from outlay.errors import InputError
-from outlay.meter import Meter
+from outlay.meter import SETUP, Meter
 from outlay.reporting.terminal import Display, Quiet
 from outlay.train.assembly import (
     Assembly,
@@ -33,7 +33,7 @@ from outlay.train.finishing import finish, rehearse
 from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, lost_since, read_journal, saving_cost
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
-from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, ending_unit, flow_limits
+from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
 from outlay.train.planner import plan_stages
 from outlay.train.preparing import Prepared, measure_steps, prepare, warm_up_compiler
 from outlay.train.reading import dump_recipe, load_recipe
@@ -144,7 +144,9 @@ def _fresh_folder(recipe: Recipe, out: Path | str | None) -> Path:
     if out is not None:
         folder = Path(out)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} exists and is not empty; choose another directory, or resume the run in it (outlay resume {folder})")
+            raise InputError(
+                f"{folder} exists and is not empty; choose another directory, or resume the run in it (outlay resume {folder})"
+            )
         return folder
     numbers = (number for number in range(1, 1_000_000) if not Path("runs", f"{recipe.name}-{number}").exists())
     return Path("runs", f"{recipe.name}-{next(numbers)}")
@@ -152,7 +154,7 @@ def _fresh_folder(recipe: Recipe, out: Path | str | None) -> Path:
 
 def _spend(way: _Way) -> Result:
     with Signals() as signals:
-        with way.meter.spend("setup"):
+        with way.meter.spend(SETUP):
             assembly = assemble(way.recipe, threads=way.settings.get("threads"))
             for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
                 costs.load_state_dict(state)
@@ -181,7 +183,7 @@ def _make_folder(way: _Way) -> None:
 def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], journal: Journal, signals: Signals) -> Result:
     reserve = Reserve()
     run = Spending(assembly, way.meter, journal, way.display, signals, Saver(way.folder, way.recipe.checkpoints, way.meter, reserve))
-    with way.meter.spend("setup"):
+    with way.meter.spend(SETUP):
         if way.lines and not way.replay:
             _take_up(way, run, reserve)
         else:
@@ -224,7 +226,10 @@ def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
         warm_up_compiler(assembly, meter, prepared)
     probes = measure_steps(assembly, meter, prepared, recipe.probe_steps) if recipe.probe_steps and not way.replay else None
     if recipe.evaluate.start and assembly.sittings:
-        run.metrics_start = examine(run, recipe.stages[0].name, 0.0, "start")
+        if assembly.agree([float(affords_evaluation(meter, run.saver.reserve))])[0]:
+            run.metrics_start = examine(run, recipe.stages[0].name, 0.0, "start")
+        else:
+            run.journal.warn("the evaluation before training was left out: the budget cannot bear it and the last one")
     with meter.spend("plan"):
         made = plan_stages(assembly, prepared, meter, run.saver.reserve, probes)
         if assembly.accelerator.is_main_process:
@@ -239,7 +244,7 @@ def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
 def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
     """Book what the killed process had spent: as saved up to the checkpoint, as lost after it."""
     # without a checkpoint all but the journal's first line is lost
-    saved = way.saved.plain if way.saved else {"meter": {"accounts": {}, "lost": {}}, "lines": 1, "step": 0}
+    saved: dict[str, Any] = way.saved.plain if way.saved else {"meter": {"accounts": {}, "lost": {}}, "lines": 1, "step": 0}
     at, step = saved["lines"], saved["step"]
     way.meter.load_state_dict(saved["meter"])
     if way.saved:
@@ -263,7 +268,6 @@ def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
 def _spend_stages(way: _Way, run: Spending, prepared: list[Prepared], reserve: Reserve) -> tuple[str, int, str]:
     recipe, saved = way.recipe, way.saved
     first = saved.plain["stage"] if saved else 0
-    pace: Pace | None = None
     for index in range(first, len(recipe.stages)):
         stage_run = _open(way, run, index, prepared[index], saved if index == first else None)
         pace = _pace(way, run, reserve, stage_run, saved if index == first else None)
@@ -273,17 +277,17 @@ def _spend_stages(way: _Way, run: Spending, prepared: list[Prepared], reserve: R
         if end == "stopped":
             run.saver.save(run, stage_run, pace)
             return "signal", STOPPED, f"stopped by {run.signals.name}; go on with: outlay resume {way.folder}"
-        _close_stage(way, run, stage_run)
-    ended_by = ending_unit(recipe.budget, getattr(pace, "ended_by", None) or "steps")
+        if index == len(recipe.stages) - 1:
+            run.saver.save(run, stage_run, pace)  # before the stage is closed: who resumes from here closes it
+        _close_stage(run, stage_run)
     if recipe.evaluate.exams:
         examine(run, recipe.stages[-1].name, 1.0, "end")
-    run.saver.save(run, stage_run, pace)
-    return ended_by, SPENT, ""
+    return ending_unit(recipe.budget, pace.ended_by or "steps"), SPENT, ""
 
 
 def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snapshot | None) -> StageRun:
     """Build a stage's optimizer and knobs, or put back a saved stage."""
-    with way.meter.spend("setup"):
+    with way.meter.spend(SETUP):
         stage_run = open_stage(run.assembly, index, {}, prepared.micro_batch)
         if saved is not None:
             restore(run.assembly, stage_run, saved)
@@ -297,8 +301,9 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
     if way.replay:
         mine = [line for line in way.lines if line["kind"] == "step" and line["stage"] == stage_run.stage.name]
         saves = [line["step"] for line in way.lines if line["kind"] == "checkpoint"]
+        examined = [line["step"] for line in way.lines if line["kind"] == "evaluation" and line["when"] == "during"]
         end = next(line for line in reversed(way.lines) if line["kind"] == "end")
-        return RecordedPace(mine, saves, end["ended_by"])
+        return RecordedPace(mine, saves, examined, end["ended_by"])
     to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]
     pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree)
     if saved is not None:
@@ -312,7 +317,7 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
     return pace
 
 
-def _close_stage(way: _Way, run: Spending, stage_run: StageRun) -> None:
+def _close_stage(run: Spending, stage_run: StageRun) -> None:
     spent = {unit: run.meter.spent(unit) - stage_run.starts.get(unit, 0.0) for unit in run.meter.totals() if unit in stage_run.starts}
     losses = stage_run.losses
     run.stages = [*run.stages, {

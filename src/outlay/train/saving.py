@@ -41,6 +41,8 @@ class Saver:
 
     def due(self, step: int) -> bool:
         """Return whether the run should be saved before its next step."""
+        if self._last is not None and self._last[1] == step:
+            return False
         if self._rule.every_steps is not None:
             return step % self._rule.every_steps == 0
         since = self._meter.spent("seconds") - self._last_time
@@ -96,14 +98,14 @@ class Saver:
     def roll_back(self, run: Spending, stage_run: StageRun, saved: Snapshot) -> None:
         """Put back weights, optimizer and controllers of a checkpoint of this stage; the cursor, and what was spent, stay where they are."""
         cursor, losses = stage_run.stream.state_dict(), stage_run.losses
-        times, due = stage_run.rolled_back, stage_run.next_evaluation
+        times, due, bad = stage_run.rolled_back, stage_run.next_evaluation, stage_run.bad_in_a_row
         if saved.plain["stage"] == stage_run.index:
             restore(run.assembly, stage_run, saved)
         else:  # saving at the stage's start failed: its optimizer begins anew on the older weights
             restore_weights(run.assembly, saved)
         stage_run.stream.load_state_dict(cursor)
         stage_run.losses, stage_run.rolled_back, stage_run.next_evaluation = losses, times + 1, due
-        stage_run.bad_in_a_row = 0
+        stage_run.bad_in_a_row = bad
         why = f"{run.assembly.recipe.health.patience} steps in a row or the recipe's health asked for it"
         run.journal.write("decision", what=f"rolled back to the weights of step {saved.plain['step']}", why=why)
         run.display.say(f"rolled back to the weights of step {saved.plain['step']}")

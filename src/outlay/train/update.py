@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -99,4 +100,4 @@ def cut(batch: Batch, size: int) -> list[Batch]:
     examples = len(next(iter(batch.values())))
     count = max(1, -(-examples // size))
     edges = [examples * i // count for i in range(count + 1)]
-    return [{name: column[start:end] for name, column in batch.items()} for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [{name: column[start:end] for name, column in batch.items()} for start, end in pairwise(edges)]
