@@ -10,7 +10,7 @@ from torch import nn
 
 from outlay.adapters import Lora
 from outlay.context import Context
-from outlay.contracts import check_exam
+from outlay.testing import check_exam
 from outlay.errors import InputError
 from outlay.evaluations import ExactMatch
 from outlay.models import Loaded, Transformer

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from outlay.context import Context
-from outlay.contracts import check_exam
+from outlay.testing import check_exam
 from outlay.evaluations import HeldOutLoss
 from outlay.models import Transformer
 from outlay.objectives import Classification

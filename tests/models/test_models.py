@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.contracts import check_model
+from outlay.testing import check_model
 from outlay.errors import InputError
 from outlay.models import Cnn, Mlp, Pretrained, PythonModel, Transformer
 from outlay.rng import derive

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.contracts import check_objective
+from outlay.testing import check_objective
 from outlay.models import Mlp
 from outlay.objectives import Classification, OwnLoss
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.contracts import check_optimizer
+from outlay.testing import check_optimizer
 from outlay.optim import AdamW, follow
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Mapping
+from typing import ClassVar
 
 import pytest
 import torch
@@ -206,6 +208,11 @@ def test_envelope_is_the_maximum_everywhere_and_no_longer_than_needed(drawn: lis
     assert [b for _, b in kept] == sorted({b for _, b in kept})
 
 
+def test_a_line_that_is_never_highest_is_dropped() -> None:
+    # the middle one is at 8.3 where the others cross at 10, and the last is below before 1 alone
+    assert upper_envelope([(10, 0), (5, 1), (0, 3), (0.5, 2.5)]) == ((10, 0), (0, 3))
+
+
 # ---- around --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +260,18 @@ class Counting(OwnLoss):
     def __call__(self, *arguments: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         Counting.calls += 1
         return super().__call__(*arguments)  # type: ignore[arg-type]
+
+
+class Demanding(OwnLoss):
+    knobs: ClassVar[dict[str, float]] = {"scale": 3.0}
+
+    def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, more = super().__call__(model, batch, knobs)
+        return loss * knobs["scale"], more
+
+
+def test_the_objective_gets_the_defaults_of_its_knobs() -> None:
+    assert measure(Squares(), Demanding(), {"inputs": torch.randn(2, 4)}).flops_per_example == 4 * 4 * 2
 
 
 class Squares(nn.Module):

@@ -158,7 +158,8 @@ amounts = st.floats(0.01, 1e6)
 limits = st.dictionaries(st.sampled_from(["steps", "examples", "tokens", "seconds", "flops"]), amounts, min_size=1)
 stages = st.builds(
     lambda units, seconds, spread, share: StageCost("s", units, seconds, seconds / spread, seconds * spread, share),
-    st.dictionaries(st.sampled_from(["examples", "tokens", "flops"]), st.floats(0.01, 1e4)), st.floats(0.01, 1e3), st.floats(1, 3), st.floats(0.1, 5),
+    st.dictionaries(st.sampled_from(["examples", "tokens", "flops"]), st.floats(0.01, 1e4)),
+    st.floats(0.01, 1e3), st.floats(1, 3), st.floats(0.1, 5),
 )  # fmt: skip
 
 
@@ -207,6 +208,11 @@ def test_the_interval_holds_the_middle(limit: dict[str, float], costs: list[Stag
     made = plan(Budget(limit), *costs)
     for unit, (low, high) in made.interval.items():
         assert low <= (made.steps if unit == "steps" else made.amounts[unit]) <= high
+
+
+def test_rounding_does_not_buy_a_step() -> None:
+    # 29.699999999999996 / 3.3 is rounded to 9, and yet 9 of them are more
+    assert plan(Budget({"flops": 29.699999999999996}), stage(flops=3.3)).steps == 8
 
 
 def test_huge_budgets_end() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from outlay import catalog
 from outlay.context import Context
-from outlay.contracts import check_source
+from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Reasoning

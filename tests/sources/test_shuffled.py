@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from outlay.context import Context
-from outlay.contracts import check_source
+from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.rng import numpy_generator
 from outlay.sources import Arrays, Columns, Images, Shuffled, count_units

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from outlay.context import Context
-from outlay.contracts import check_source
+from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Table

@@ -298,7 +298,7 @@ def test_what_the_first_process_says_is_done() -> None:
     assert pace.begin(False, False) == Go(0.9)
     assert said[-1] == [1.0, 0.0, 0.0, 1.0]  # this one would have ended, by the second of its limits
     assert pace.begin(False, False) is None and pace.ended_by == "steps"
-    assert not pace.evaluates() and said[-1] == [0.0]
+    assert not pace.evaluates() and said[-1] == [1.0]  # though this one could pay
 
 
 # ---- state --------------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from outlay.catalog import Paper
 from outlay.errors import InputError, MissingExtra
 from outlay.models.base import Loaded
+from outlay.models.quiet import no_progress_bar
 from outlay.models.saving import save_transformer
 from outlay.models.tokenizers import open_tokenizer
 
@@ -49,7 +50,8 @@ class Pretrained:
 
             path = str(smollm2())
         try:
-            module = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.dtype))
+            with no_progress_bar():
+                module = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             known = ", ".join(BUNDLED)
             raise InputError(

@@ -101,7 +101,7 @@ def rate_by_name(name: str, precision: str) -> Rate | None:
     top, share = (peak.half, HALF_UTILISATION) if half else (peak.full, FULL_UTILISATION)
     middle = top * share
     why = f"{share:.0%} of the {top / 1e12:.4g} TFLOP/s that a {peak.name} peaks at in {precision}"
-    return Rate(middle, middle / UNCERTAINTY, min(top, middle * UNCERTAINTY), why)
+    return Rate(middle, middle / UNCERTAINTY, middle * UNCERTAINTY, why)
 
 
 def training_rate(device: torch.device | str, precision: str) -> Rate:

@@ -37,6 +37,7 @@ def save_checkpoint(folder: Path, step: int, snapshot: Snapshot) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     final, aside = folder / f"step-{step:08d}", folder / f".incomplete-step-{step:08d}"
+    replaced = folder / f".incomplete-replaced-{step:08d}"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
@@ -48,7 +49,7 @@ def save_checkpoint(folder: Path, step: int, snapshot: Snapshot) -> Path:
         digests[_STATE] = _write(aside / _STATE, json.dumps(snapshot.plain, allow_nan=True).encode())
         _write(aside / _MANIFEST, _manifest(step, digests))
         _sync_folder(aside)
-        replaced = folder / f".incomplete-replaced-{step:08d}"
+        shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():  # a run that was resumed comes by the same step again
             os.rename(final, replaced)
         os.rename(aside, final)
@@ -56,6 +57,8 @@ def save_checkpoint(folder: Path, step: int, snapshot: Snapshot) -> Path:
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
+        if replaced.exists() and not final.exists():
+            os.rename(replaced, final)
         raise
     return final
 
@@ -66,12 +69,22 @@ def load_checkpoint(path: Path) -> Snapshot:
     Raises:
         CheckpointError: naming the file that is missing, torn or changed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     manifest = _read_manifest(path)
     contents = {name: _checked(path / name, digest) for name, digest in manifest["files"].items()}
-    state = json.loads(contents.pop(_STATE))
-    return Snapshot({name.removesuffix(".safetensors"): load(data) for name, data in contents.items()}, state)
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    state: dict[str, Any] = {}
+    for name, data in contents.items():
+        try:
+            if name == _STATE:
+                state = json.loads(data)
+            else:
+                tensors[name.removesuffix(".safetensors")] = load(data)
+        except (SafetensorError, ValueError) as error:
+            raise CheckpointError(f"{path / name} cannot be read ({error}); the checkpoint is not used") from error
+    return Snapshot(tensors, state)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from outlay.contracts.common import global_generators_untouched, hold, same
+from outlay.testing.common import global_generators_untouched, hold, same
 from outlay.models.base import Loaded, ModelSpec
 from outlay.rng import torch_generator
 

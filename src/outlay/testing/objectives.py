@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlay.contracts.common import hold
+from outlay.testing.common import hold
 from outlay.objectives.base import Objective
 from outlay.sources.base import IGNORED, Batch
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from outlay.context import Context
-from outlay.contracts import check_exam, check_model, check_objective, check_optimizer, check_source
+from outlay.testing import check_exam, check_model, check_objective, check_optimizer, check_source
 from outlay.evaluations import HeldOutLoss
 from outlay.models import Loaded, Mlp
 from outlay.models.base import save_plain, seeded

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from outlay.context import Context
-from outlay.contracts.common import global_generators_untouched, hold, same
+from outlay.testing.common import global_generators_untouched, hold, same
 from outlay.errors import InputError
 from outlay.sources.base import IGNORED, Batch, Source, Stream
-from outlay.testing import check_resumable
+from outlay.testing.plain import check_resumable
 
 
 def check_source(make: Callable[[], Source], context: Context, count: int = 7, reach: int = 2000) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from outlay.context import Context
-from outlay.contracts.common import global_generators_untouched, hold
+from outlay.testing.common import global_generators_untouched, hold
 from outlay.evaluations.base import Exam
 from outlay.sources.base import Batch, Source, count_units
 

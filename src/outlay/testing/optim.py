@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlay.contracts.common import global_generators_untouched, hold
+from outlay.testing.common import global_generators_untouched, hold
 from outlay.optim.base import SCALES, OptimizerSpec, follow
 from outlay.rng import torch_generator
 

@@ -1,0 +1,56 @@
+"""Testing: the contract of every family as a check that you can run on your own methods.
+
+Plain Python: no test runner is needed. Each check returns quietly or raises ``AssertionError`` with the rule that was broken, the input that
+broke it and the values that were seen. Checks of parts that hold tensors import torch when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from outlay.testing.plain import (
+    FakeClock,
+    check_controller,
+    check_resumable,
+    check_schedule,
+    expected_loss,
+    record,
+    tuned_loss,
+)
+
+if TYPE_CHECKING:
+    from outlay.testing.evaluations import check_exam
+    from outlay.testing.models import check_model
+    from outlay.testing.objectives import check_objective
+    from outlay.testing.optim import check_optimizer
+    from outlay.testing.sources import check_source
+
+_WITH_TORCH = {
+    "check_exam": "evaluations",
+    "check_model": "models",
+    "check_objective": "objectives",
+    "check_optimizer": "optim",
+    "check_source": "sources",
+}
+
+__all__ = [
+    "FakeClock",
+    "check_controller",
+    "check_exam",
+    "check_model",
+    "check_objective",
+    "check_optimizer",
+    "check_resumable",
+    "check_schedule",
+    "check_source",
+    "expected_loss",
+    "record",
+    "tuned_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module 'outlay.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"outlay.testing.{_WITH_TORCH[name]}"), name)
