@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-SHOW ?=
+SHOW ?= bench/startup.py bench/wrong_input.py bench/replay.py bench/books.py bench/kill.py bench/budgets_kept.py bench/overhead.py bench/quickstart.py
 
 VENV := .venv
 BIN := $(VENV)/bin

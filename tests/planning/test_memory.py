@@ -205,9 +205,10 @@ def test_refusal_names_consumers_the_ceiling_that_would_do_and_two_settings() ->
     with pytest.raises(InputError) as caught:
         choose_micro_batch(module, AdamW(), flat(0, 5e6, 4e6), 1, 10e6)
     assert str(caught.value) == (
-        "even one example at a time needs 16.2 MiB, and the ceiling is 9.54 MiB of which 10% is kept free; the most is taken by "
-        "optimizer state 7.63 MiB, weights 3.81 MiB, gradients 3.81 MiB. A ceiling of 18 MiB would do; "
-        "or train few weights with an adapter (adapter: lora) or choose a smaller model of at most 499,999 parameters instead of 1,000,000 (model)"
+        "even one example at a time needs 16.2 MiB, and the ceiling is 9.54 MiB of which 10% is kept free; "
+        "the most is taken by optimizer state 7.63 MiB, weights 3.81 MiB, gradients 3.81 MiB. A ceiling of 18 MiB would do; "
+        "or train few weights with an adapter (adapter: lora) "
+        "or choose a smaller model of at most 499,999 parameters instead of 1,000,000 (model)"
     )
     total = 17_000_004
     assert choose_micro_batch(module, AdamW(), flat(0, 5e6), 1, total / (1 - HEAD_ROOM) + 1)[0] == 1

@@ -100,7 +100,7 @@ def test_a_piece_counts_by_its_labels() -> None:
     whole = float(losses[kept].mean())
     by_piece = float(torch.stack([row[mask].mean() for row, mask in zip(losses, kept, strict=True) if mask.any()]).mean())
     assert update(assembly, stage_run, batch, {}, 1).loss == pytest.approx(whole, rel=1e-6)
-    assert abs(whole - by_piece) > 1e-3 * whole
+    assert abs(whole - by_piece) > 1e-4 * whole
 
 
 def test_a_batch_without_any_label_changes_nothing() -> None:
@@ -216,23 +216,19 @@ def _moments(stage_run: StageRun) -> list[torch.Tensor]:
 
 
 def test_one_bad_piece_withholds_the_whole_update() -> None:
-    recipe = with_objective(digits(), _LastPiece())
-    assembly, stage_run = opened(recipe, 8)
+    batch = opened(digits())[1].stream.draw(32)
+    assembly, stage_run = opened(with_objective(digits(), _Allergic(to=float(batch["inputs"][20].sum()))), 8)
     before = state(assembly)
-    assert not update(assembly, stage_run, stage_run.stream.draw(32), {}, 1).finite
+    assert not update(assembly, stage_run, batch, {}, 1).finite
     assert all(torch.equal(before[name], tensor) for name, tensor in state(assembly).items())
 
 
 @dataclasses.dataclass(frozen=True)
-class _LastPiece(Poisoned):
-    """Not a number for one piece of the batch alone: the one that holds a certain example."""
+class _Allergic(Poisoned):
+    """Not a number for the piece that holds a certain example alone."""
+
+    to: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         loss, measures = Classification()(model, batch, knobs)
-        sums = batch["inputs"].flatten(1).sum(1)
-        return (loss * math.nan if len(sums) == 8 and float(sums.max()) == self._largest() else loss), measures
-
-    @staticmethod
-    def _largest() -> float:
-        stream = opened(digits())[1].stream
-        return float(stream.draw(32)["inputs"].flatten(1).sum(1).max())
+        return (loss * math.nan if self.to in batch["inputs"].flatten(1).sum(1).tolist() else loss), measures
