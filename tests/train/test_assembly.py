@@ -13,7 +13,6 @@ from torch import nn
 from outlay.budget import Budget
 from outlay.errors import InputError
 from outlay.meter import Meter
-from outlay.objectives import Classification
 from outlay.record import Record
 from outlay.sources.base import count_units
 from outlay.testing import FakeClock
@@ -213,16 +212,14 @@ def test_one_process_agrees_with_itself() -> None:
     assert assembly.add_up({"tokens": 3.0}) == {"tokens": 3.0}
 
 
-def test_runs_of_different_precision_may_follow_one_another() -> None:
-    for wanted, chosen in (("fp32", "fp32"), ("bf16", "bf16"), ("auto", "fp32")):
-        if wanted == "auto" and torch.cuda.is_available():
-            continue
-        assembly = assemble(digits(precision=wanted))
-        assert assembly.precision == chosen
-        with assembly.accelerator.autocast():
-            logits = assembly.module(assembly.first_batch(0)["inputs"].to(assembly.context.device))
-        assert Classification()(assembly.module, assembly.first_batch(0), {})[0].isfinite()
-        assert logits.dtype == (torch.bfloat16 if chosen == "bf16" else torch.float32)
+@pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp32"])
+def test_runs_of_different_precision_may_follow_one_another(wanted: str) -> None:
+    assembly = assemble(digits(precision=wanted))
+    seen: list[torch.dtype] = []
+    assembly.plain_module[1].register_forward_hook(lambda module, given, out: seen.append(out.dtype))  # type: ignore[index]
+    with assembly.accelerator.autocast():
+        assembly.module(assembly.first_batch(0)["inputs"].to(assembly.context.device))
+    assert assembly.precision == wanted and seen == [torch.bfloat16 if wanted == "bf16" else torch.float32]
 
 
 def test_threads_are_the_recipes_unless_a_run_goes_on() -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from outlay.context import Context
-from outlay.testing.common import global_generators_untouched, hold
 from outlay.evaluations.base import Exam
 from outlay.sources.base import Batch, Source, count_units
+from outlay.testing.common import global_generators_untouched, hold
 
 
 def check_exam(exam: Exam, context: Context, source: Source, model: nn.Module) -> dict[str, float]:

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from outlay.testing.common import global_generators_untouched, hold, same
 from outlay.models.base import Loaded, ModelSpec
 from outlay.rng import torch_generator
+from outlay.testing.common import global_generators_untouched, hold, same
 
 
 def check_model(spec: ModelSpec, inputs: torch.Tensor | None = None, drawn: bool = True) -> None:

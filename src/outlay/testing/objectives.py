@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlay.testing.common import hold
 from outlay.objectives.base import Objective
 from outlay.sources.base import IGNORED, Batch
+from outlay.testing.common import hold
 
 
 def check_objective(objective: Objective, model: nn.Module, batch: Batch, tolerance: float = 1e-7, step: float = 1e-4) -> None:

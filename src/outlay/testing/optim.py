@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlay.testing.common import global_generators_untouched, hold
 from outlay.optim.base import SCALES, OptimizerSpec, follow
 from outlay.rng import torch_generator
+from outlay.testing.common import global_generators_untouched, hold
 
 
 def check_optimizer(spec: OptimizerSpec, shapes: Sequence[Sequence[int]] = ((4, 3), (3,), (2, 3, 2), ())) -> None:

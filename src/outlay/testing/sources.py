@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from outlay.context import Context
-from outlay.testing.common import global_generators_untouched, hold, same
 from outlay.errors import InputError
 from outlay.sources.base import IGNORED, Batch, Source, Stream
+from outlay.testing.common import global_generators_untouched, hold, same
 from outlay.testing.plain import check_resumable
 
 

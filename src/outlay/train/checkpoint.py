@@ -188,7 +188,7 @@ def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, to
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition("/")
-        state.setdefault(int(number), {})[key] = tensor
+        state.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer would write into the snapshot
     mine = optimizer.state_dict()["param_groups"]
     merged = [
         group | {key: _like(group.get(key), value) for key, value in saved.items()} for group, saved in zip(mine, groups, strict=True)

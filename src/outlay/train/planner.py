@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from outlay.meter import Meter
 from outlay.planning.devices import Rate, training_rate
-from outlay.planning.memory import Memory, memory
 from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
 from outlay.train.pace import Reserve, flow_limits
-from outlay.train.preparing import Prepared, measure_steps, prepare
+from outlay.train.preparing import Prepared, measure_steps, needed_memory, prepare
 from outlay.train.recipe import Recipe
 
 #: steps that ``plan --probe`` times when the recipe does not say
@@ -48,19 +47,12 @@ def plan_stages(
     rate = None if probes else training_rate(assembly.context.device, assembly.precision)
     steps = [_step_cost(assembly, index, known, probes[index] if probes else rate) for index, known in enumerate(prepared)]
     parameters, trainable = count_parameters(assembly.plain_module)
-    heaviest = max((_memory(assembly, index, known) for index, known in enumerate(prepared)), key=lambda needed: needed.total)
+    heaviest = max((needed_memory(assembly, index, known) for index, known in enumerate(prepared)), key=lambda needed: needed.total)
     return make_plan(
         recipe.budget, steps, basis="probe" if probes else "formula", parameters=parameters, trainable=trainable,
         micro_batch=max(known.micro_batch for known in prepared), memory=heaviest, spent=meter.totals(),
         reserve={unit: reserve.amount(unit) for unit in flow_limits(recipe.budget)}, notes=[rate.why] if rate else [],
     )  # fmt: skip
-
-
-def _memory(assembly: Assembly, index: int, known: Prepared) -> Memory:
-    whole = len(next(iter(known.batch.values())))
-    return memory(
-        assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole
-    )
 
 
 def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:

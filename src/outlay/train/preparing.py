@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from outlay.errors import InputError
 from outlay.meter import Meter
 from outlay.planning.cost import Cost
-from outlay.planning.memory import available_memory, choose_micro_batch
+from outlay.planning.memory import Memory, available_memory, choose_micro_batch, memory, return_freed_memory
 from outlay.planning.probe import ProbeResult, probe
 from outlay.planning.text import amount
 from outlay.sources.base import Batch, count_units
@@ -53,7 +54,23 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
         choice = (size, "as the run began") if size else _choose_pieces(assembly, index, batch, cost)
         prepared.append(Prepared(batch, cost, *choice))
     _check_last_evaluation(assembly, meter, prepared[0])
+    _keep_heap_tight(assembly, prepared)
     return prepared
+
+
+def needed_memory(assembly: Assembly, index: int, known: Prepared) -> Memory:
+    """Return what a stage holds at its worst moment, by part."""
+    whole = len(next(iter(known.batch.values())))
+    return memory(assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole)
+
+
+def _keep_heap_tight(assembly: Assembly, prepared: list[Prepared]) -> None:
+    """Make a CPU's heap give freed tensors back at once where the ceiling needs it: left alone, it grows to twice what is alive."""
+    ceiling = assembly.recipe.budget.ceilings.get("memory")
+    if ceiling is None or torch.device(assembly.context.device).type != "cpu":
+        return
+    if 2 * max(needed_memory(assembly, index, known).total for index, known in enumerate(prepared)) > ceiling:
+        return_freed_memory()
 
 
 def _check_last_evaluation(assembly: Assembly, meter: Meter, first: Prepared) -> None:
@@ -77,7 +94,10 @@ def warm_up_compiler(assembly: Assembly, meter: Meter, prepared: list[Prepared])
     with meter.spend("compile"):
         assembly.plain_module.compile()
         for index, stage in enumerate(prepared):
-            try_steps(assembly, index, stage, 1)
+            stage_run = open_stage(assembly, index, {}, stage.micro_batch)
+            saved = snapshot(assembly, stage_run)
+            _one_step(assembly, stage_run, stage.batch)
+            restore(assembly, stage_run, saved)
 
 
 def measure_steps(assembly: Assembly, meter: Meter, prepared: list[Prepared], steps: int) -> list[ProbeResult]:
@@ -89,21 +109,8 @@ def measure_steps(assembly: Assembly, meter: Meter, prepared: list[Prepared], st
         results.append(probe(lambda run=stage_run, batch=stage.batch: _one_step(assembly, run, batch), meter, steps))  # type: ignore[misc]
         restore(assembly, stage_run, saved)
         units = assembly.add_up({**count_units(stage.batch), "flops": stage.cost.flops_per_example * count_units(stage.batch)["examples"]})
-        meter.charge("probe", **{unit: amount * (steps + 1) for unit, amount in units.items()})
+        meter.charge("probe", **{unit: amount * results[-1].ran for unit, amount in units.items()})
     return results
-
-
-def try_steps(assembly: Assembly, index: int, prepared: Prepared, steps: int) -> float:
-    """Take a few real steps of a stage, put everything back, and return the seconds of the last."""
-    stage_run = open_stage(assembly, index, {}, prepared.micro_batch)
-    saved = snapshot(assembly, stage_run)
-    seconds = 0.0
-    for _ in range(steps):
-        began = time.perf_counter()
-        _one_step(assembly, stage_run, prepared.batch)
-        seconds = time.perf_counter() - began
-    restore(assembly, stage_run, saved)
-    return seconds
 
 
 def _one_step(assembly: Assembly, stage_run: StageRun, batch: Batch) -> None:
