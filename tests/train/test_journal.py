@@ -17,7 +17,7 @@ from outlay.budget import Budget
 from outlay.errors import InputError
 from outlay.meter import LOST, Meter
 from outlay.testing import FakeClock
-from outlay.train.journal import NAME, Journal, effective, lost_since, read_journal, saving_cost
+from outlay.train.journal import NAME, Journal, effective, kept_since, lost_since, read_journal
 
 
 def opened(folder: Path) -> tuple[FakeClock, Meter, Journal]:
@@ -263,8 +263,8 @@ ONCE = [
 
 def test_what_came_after_the_checkpoint_is_lost_and_saving_it_is_not() -> None:
     assert lost_since(KILLED, 2, 1) == {"seconds": 3.25, "steps": 1.0, "tokens": 7.0}
-    assert saving_cost(KILLED, 2, 1) == {"checkpoint": {"seconds": 0.5}, "idle": {"seconds": 0.1}}
-    assert saving_cost(KILLED[:2], 2, 1) == {}  # the kill came before the checkpoint's line
+    assert kept_since(KILLED, 2, 1) == {"checkpoint": {"seconds": 0.5}, "idle": {"seconds": 0.1}}
+    assert kept_since(KILLED[:2], 2, 1) == {}  # the kill came before the checkpoint's line
     assert lost_since(KILLED, 0, -1) == {"seconds": 7.85, "steps": 2.0, "tokens": 7.0}  # without a checkpoint
 
 

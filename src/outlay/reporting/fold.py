@@ -13,6 +13,8 @@ from outlay.budget import FLOWS
 BEFORE = "before the first stage"
 #: and for what closing the run took: the final evaluation, the last lines
 AFTER = "after the last stage"
+#: stands for a step in charges that closed a run
+CLOSED = -1
 
 Books = dict[str, dict[str, float]]
 Column = list[float | None]
@@ -108,7 +110,8 @@ class Fold:
         charged = line.get("charged")
         if charged:
             self._charge(self.stage, charged)
-            self.charges.append((n, self.stage, charged, line.get("step") if kind == "checkpoint" else None))
+            saved = line.get("step") if kind == "checkpoint" else CLOSED if kind in ("end", "closed") else None
+            self.charges.append((n, self.stage, charged, saved))
         if kind == "stage":  # what its own line charges was spent before it
             self.stage = str(line.get("stage") or self.stage)
             self.begun.append((n, self.stage))
@@ -184,11 +187,11 @@ class Fold:
         self._take_back(int(line.get("n") or 0), first_undone, last)
 
     def _take_back(self, resumed_at: int, first_undone: float, step: int) -> None:
-        """Undo the charges from ``first_undone`` on, which the resumption booked as lost; saving the checkpoint of ``step`` was no loss."""
+        """Undo the charges from ``first_undone`` on, which the resumption booked as lost; saving the checkpoint of ``step`` was no loss, nor was closing."""
         kept = []
         for entry in self.charges:
             n, stage, charged, saved = entry
-            if first_undone <= n < resumed_at and (saved is None or saved != step):
+            if first_undone <= n < resumed_at and saved not in (step, CLOSED):
                 self._charge(stage, charged, -1)
             else:
                 kept.append(entry)

@@ -13,6 +13,8 @@ from outlay.errors import InputError
 from outlay.meter import LOST, Meter
 
 NAME = "journal.jsonl"
+#: kinds of the lines that close a run; what they charge is the report's and the end's, and no resumption undoes it
+CLOSING = ("end", "closed")
 
 
 class Journal:
@@ -123,28 +125,29 @@ def effective(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def lost_since(lines: list[dict[str, Any]], saved_at: int, step: int) -> dict[str, float]:
     """Return what was charged after the checkpoint of ``step`` was taken at line ``saved_at``, and is lost with the process that was killed.
 
-    The checkpoint's own line tells what saving cost; that stays on the books of ``checkpoint`` (see ``saving_cost``). Losses booked by earlier
+    What saving that checkpoint cost is no loss, nor is what closing a stopped run took (see ``kept_since``). Losses booked by earlier
     resumptions are not lost a second time.
     """
     lost: dict[str, float] = {}
     for line in lines:
-        if line["n"] < saved_at or _is_saving(line, step):
-            continue
-        for account, book in line.get("charged", {}).items():
-            if account != LOST:
-                for unit, amount in book.items():
+        if line["n"] >= saved_at and not _is_kept(line, step):
+            for account, book in line.get("charged", {}).items():
+                for unit, amount in book.items() if account != LOST else ():
                     lost[unit] = lost.get(unit, 0.0) + amount
     return lost
 
 
-def saving_cost(lines: list[dict[str, Any]], saved_at: int, step: int) -> dict[str, dict[str, float]]:
-    """Return what was charged by the line that reports the checkpoint of ``step``, by account; empty when a kill came before that line."""
+def kept_since(lines: list[dict[str, Any]], saved_at: int, step: int) -> dict[str, dict[str, float]]:
+    """Return what was charged after line ``saved_at`` and stays on the books, by account: saving the checkpoint of ``step``, and closing."""
+    kept: dict[str, dict[str, float]] = {}
     for line in lines:
-        if line["n"] >= saved_at and _is_saving(line, step):
-            charged: dict[str, dict[str, float]] = line.get("charged", {})
-            return charged
-    return {}
+        if line["n"] >= saved_at and _is_kept(line, step):
+            for account, book in line.get("charged", {}).items():
+                mine = kept.setdefault(account, {})
+                for unit, amount in book.items():
+                    mine[unit] = mine.get(unit, 0.0) + amount
+    return kept
 
 
-def _is_saving(line: Mapping[str, Any], step: int) -> bool:
-    return bool(line["kind"] == "checkpoint" and line["step"] == step)
+def _is_kept(line: Mapping[str, Any], step: int) -> bool:
+    return bool((line["kind"] == "checkpoint" and line["step"] == step) or line["kind"] in CLOSING)

@@ -31,7 +31,7 @@ from outlay.train.assembly import (
 from outlay.train.checkpoint import Snapshot, latest
 from outlay.train.finishing import finish, rehearse
 from outlay.train.journal import NAME as JOURNAL
-from outlay.train.journal import Journal, effective, lost_since, read_journal, saving_cost
+from outlay.train.journal import Journal, effective, kept_since, lost_since, read_journal
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
 from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
 from outlay.train.planner import plan_stages
@@ -246,12 +246,10 @@ def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
     # without a checkpoint all but the journal's first line is lost
     saved: dict[str, Any] = way.saved.plain if way.saved else {"meter": {"accounts": {}, "lost": {}}, "lines": 1, "step": 0}
     at, step = saved["lines"], saved["step"]
+    since, of = (at, step) if way.saved else (0, -1)
     way.meter.load_state_dict(saved["meter"])
-    if way.saved:
-        way.meter.load_state_dict({"accounts": saving_cost(way.lines, at, step), "lost": {}})
-        lost = lost_since(way.lines, at, step)
-    else:
-        lost = lost_since(way.lines, 0, -1)
+    way.meter.load_state_dict({"accounts": kept_since(way.lines, since, of), "lost": {}})
+    lost = lost_since(way.lines, since, of)
     way.meter.write_off(lost)
     run.step = step
     if way.saved:
