@@ -167,7 +167,8 @@ def test_the_first_batch_is_as_large_as_the_knob_says_and_moves_no_cursor() -> N
     assembly = assemble(digits(stages=[plain_stage(knobs={"batch_size": {"peak": 48, "schedule": {"linear": {"start": 0.5, "end": 1.0}}}})]))
     assert len(assembly.first_batch(0)["labels"]) == 24
     assert assembly.streams[0].state_dict()["cursor"] == 0
-    assert len(assemble(digits()).first_batch(0)["labels"]) == 32
+    assert assembly.largest_batch(0) == 48
+    assert len(assemble(digits()).first_batch(0)["labels"]) == assemble(digits()).largest_batch(0) == 32
 
 
 @pytest.mark.parametrize("make", [lambda: digits(evaluate={"exams": [EXAM]}), lambda: language(evaluate={"exams": ["held_out_loss"]})])

@@ -14,7 +14,7 @@ from outlay.train import Result, result
 
 KEYS = {
     "name", "ended_by", "exit_code", "budget", "spent", "accounts", "lost", "metrics", "metrics_start", "stages", "seed", "versions",
-    "parameters", "plan", "steps", "warnings",
+    "parameters", "plan", "steps", "warnings", "peak_memory",
 }  # fmt: skip
 
 

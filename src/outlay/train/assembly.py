@@ -84,9 +84,12 @@ class Assembly:
 
     def first_batch(self, index: int) -> Batch:
         """Return this process's part of a stage's first batch; the cursor stays."""
+        return self.streams[index].draw(self.recipe.stages[index].examples(0.0))
+
+    def largest_batch(self, index: int) -> int:
+        """Return how many examples this process's part of a stage's largest batch holds."""
         stage = self.recipe.stages[index]
-        size = stage.knobs["batch_size"].value(0.0) if "batch_size" in stage.knobs else stage.batch_size
-        return self.streams[index].draw(max(1, round(size)))
+        return -(-max(stage.examples(percent / 100) for percent in range(101)) // self.context.world)
 
     def cost_of(self, index: int, batch: Batch, meter: Meter) -> Cost:
         """Return what an example of the batch costs in a stage; a shape not seen before is measured, and charged to ``plan``."""

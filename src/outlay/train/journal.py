@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,9 @@ class Journal:
         charged = self._meter.drain()
         if not self._active:
             return
-        line = {"n": self.lines, "kind": kind, "at": self._meter.spent("seconds"), **entries}
+        # to the instant of the charges, so that the lines up to this one add up to it
+        at = math.fsum(book.get("seconds", 0.0) for book in self._meter.settled()["accounts"].values())
+        line = {"n": self.lines, "kind": kind, "at": at, **entries}
         if charged:
             line["charged"] = charged
         self.lines += 1

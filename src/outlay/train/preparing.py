@@ -29,12 +29,14 @@ class Prepared:
         cost: what an example of that shape costs.
         micro_batch: examples a forward pass.
         why: the reason for ``micro_batch``.
+        most: examples of this process's part of the largest batch that the knob ``batch_size`` asks for.
     """
 
     batch: Batch
     cost: Cost
     micro_batch: int
     why: str
+    most: int
 
 
 def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> list[Prepared]:
@@ -51,8 +53,9 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
     for index, size in enumerate(kept):
         batch = assembly.first_batch(index)
         cost = assembly.cost_of(index, batch, meter)
-        choice = (size, "as the run began") if size else _choose_pieces(assembly, index, batch, cost)
-        prepared.append(Prepared(batch, cost, *choice))
+        most = assembly.largest_batch(index)
+        choice = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)
+        prepared.append(Prepared(batch, cost, *choice, most))
     _check_last_evaluation(assembly, meter, prepared[0])
     _keep_heap_tight(assembly, prepared)
     return prepared
@@ -60,8 +63,8 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
 
 def needed_memory(assembly: Assembly, index: int, known: Prepared) -> Memory:
     """Return what a stage holds at its worst moment, by part."""
-    whole = len(next(iter(known.batch.values())))
-    return memory(assembly.plain_module, assembly.recipe.stages[index].optimizer, known.cost, known.micro_batch, again=known.micro_batch < whole)
+    pieces, optimizer = known.micro_batch < known.most, assembly.recipe.stages[index].optimizer
+    return memory(assembly.plain_module, optimizer, known.cost, known.micro_batch, again=pieces)
 
 
 def _keep_heap_tight(assembly: Assembly, prepared: list[Prepared]) -> None:
@@ -81,8 +84,8 @@ def _check_last_evaluation(assembly: Assembly, meter: Meter, first: Prepared) ->
             raise InputError(f"{taken}, so that nothing is left to train on; ask less (evaluate.exams) or raise the budget")
 
 
-def _choose_pieces(assembly: Assembly, index: int, batch: Batch, cost: Cost) -> tuple[int, str]:
-    recipe, examples = assembly.recipe, len(next(iter(batch.values())))
+def _choose_pieces(assembly: Assembly, index: int, examples: int, cost: Cost) -> tuple[int, str]:
+    recipe = assembly.recipe
     if recipe.micro_batch is not None:
         return min(recipe.micro_batch, examples), "the recipe says so"
     ceiling = recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)

@@ -61,6 +61,11 @@ class Stage:
         if problems:
             raise InputError(problems)
 
+    def examples(self, progress: float) -> int:
+        """Return how many examples an update takes at ``progress`` in [0, 1], before any controller has acted."""
+        knob = self.knobs.get("batch_size")
+        return max(1, round(knob.value(progress))) if knob else self.batch_size
+
     def accepted_knobs(self) -> list[str]:
         """Return the names of all knobs that this stage's parts read."""
         return [*self.optimizer.knobs, *self.objective.knobs, *LOOP_KNOBS]
