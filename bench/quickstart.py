@@ -52,7 +52,10 @@ def main() -> int:
             result, lasted = spend(asked.recipe, seed, asked.budget, Path(scratch, "run"))
         results.append(result)
         limit = " ".join(f"{kept['spent']:.1f} of {kept['limit']:.0f} {unit}" for unit, kept in result["budget"].items())
-        print(f"seed {seed}: {limit}, process {lasted:.1f} s, {result['steps']} steps, {result['spent'].get('tokens', 0):,.0f} tokens", flush=True)
+        print(
+            f"seed {seed}: {limit}, process {lasted:.1f} s, {result['steps']} steps, {result['spent'].get('tokens', 0):,.0f} tokens",
+            flush=True,
+        )
     print(f"\n{'metric':<28}{'before':>10}{'after':>20}")
     for name in results[0]["metrics"]:
         before = statistics.fmean(result["metrics_start"].get(name, math.nan) for result in results)

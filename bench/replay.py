@@ -33,7 +33,8 @@ def main() -> int:
             same += equal and result.steps == repeated.steps
             spent = result.spent["seconds"]
             print(
-                f"{recipe.name} seed {seed}: {result.steps} steps in {spent:.2f} s; replayed {repeated.steps} steps, weights {'equal' if equal else 'DIFFER'}",
+                f"{recipe.name} seed {seed}: {result.steps} steps in {spent:.2f} s; replayed {repeated.steps} steps, "
+                f"weights {'equal' if equal else 'DIFFER'}",
                 flush=True,
             )
     print(f"{same} of {runs} replays are bitwise equal")

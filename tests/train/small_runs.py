@@ -202,10 +202,11 @@ class Paced:
 
 
 def paced(recipe: Recipe, clock: FakeClock, seconds: float, noise: float = 0.2) -> Recipe:
-    """The recipe with steps and evaluations that take time on a simulated clock."""
-    objective = Paced(clock, seconds, noise)
-    exams = tuple(dataclasses.replace(exam, objective=objective) for exam in recipe.evaluate.exams)  # type: ignore[type-var]
-    return dataclasses.replace(with_objective(recipe, objective), evaluate=dataclasses.replace(recipe.evaluate, exams=exams))
+    """The recipe with steps and evaluations that take time on a simulated clock; those of the evaluations do not vary."""
+    even = Paced(clock, seconds, 0.0)
+    exams = tuple(dataclasses.replace(exam, objective=even) for exam in recipe.evaluate.exams)  # type: ignore[type-var]
+    recipe = with_objective(recipe, Paced(clock, seconds, noise))
+    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, exams=exams))
 
 
 # ---- children ----------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from outlay import __version__
 from outlay.context import Context
 from outlay.errors import InputError
 from outlay.evaluations.base import Sitting
@@ -333,8 +334,8 @@ def versions() -> dict[str, str]:
     """Return the versions of what the numbers of a run depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
-    for package in ("outlay", "torch", "transformers", "accelerate", "peft", "datasets", "reasoning-gym", "numpy"):
+    found = {"python": platform.python_version(), "outlay": __version__}
+    for package in ("torch", "transformers", "accelerate", "peft", "datasets", "reasoning-gym", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -5,6 +5,7 @@ progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,10 @@ from outlay.train.pace import Go, Pace
 from outlay.train.saving import Saver
 from outlay.train.signals import Signals
 from outlay.train.update import Outcome, set_knobs, update
+
+
+#: what rounding may add to or take from a share of a budget
+ROUNDING = 1e-9
 
 
 class RunFailed(OutlayError):
@@ -119,10 +124,10 @@ def finish_step(
 def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
     """Evaluate when the stage has passed the next point at which the recipe asks for it, unless the budget could not bear it."""
     due, every = stage_run.next_evaluation, run.assembly.recipe.evaluate.every
-    if due is None or every is None or progress < due or due >= 1:
+    # multiples of ``every`` and shares such as 12 / 20 may differ in their last bit
+    if due is None or every is None or progress < due - ROUNDING or due >= 1 - ROUNDING:
         return
-    while stage_run.next_evaluation is not None and stage_run.next_evaluation <= progress:
-        stage_run.next_evaluation += every
+    stage_run.next_evaluation = every * (math.floor(progress / every + ROUNDING) + 1)
     if not pace.evaluates():
         why = "with the last one, which is reserved, it would take more than is left of the budget"
         run.journal.write("decision", what=f"evaluation after step {run.step} left out", why=why)

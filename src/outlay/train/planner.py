@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
+from outlay.train.loop import ROUNDING
 from outlay.train.pace import Reserve, flow_limits
 from outlay.train.preparing import Prepared, measure_steps, needed_memory, prepare
 from outlay.train.recipe import Recipe
@@ -36,23 +38,35 @@ def plan(recipe: Recipe, probe: bool = False) -> Plan:
     flops = forward_flops_per_position(prepared[0].cost, prepared[0].batch)
     reserve = Reserve(evaluation_bound(assembly, flops))
     results = measure_steps(assembly, meter, prepared, recipe.probe_steps or PROBE_STEPS) if probe or recipe.probe_steps else None
-    return plan_stages(assembly, prepared, meter, reserve, results)
+    return plan_stages(assembly, prepared, meter, reserve, results, begun=False)
 
 
 def plan_stages(
-    assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, reserve: Reserve, probes: Sequence[ProbeResult] | None
+    assembly: Assembly, prepared: Sequence[Prepared], meter: Meter, reserve: Reserve, probes: Sequence[ProbeResult] | None, begun: bool
 ) -> Plan:
-    """Return the plan of what is left on the meter for an assembled recipe."""
+    """Return the plan of what is left on the meter for an assembled recipe; ``begun``: the evaluation before training has been made."""
     recipe = assembly.recipe
+    spent, one = meter.totals(), {**reserve.counted, "seconds": reserve.seconds.get("evaluation", 0.0)}
+    coming = evaluations_to_come(recipe, begun)
     rate = None if probes else training_rate(assembly.context.device, assembly.precision)
     steps = [_step_cost(assembly, index, known, probes[index] if probes else rate) for index, known in enumerate(prepared)]
     parameters, trainable = count_parameters(assembly.plain_module)
     heaviest = max((needed_memory(assembly, index, known) for index, known in enumerate(prepared)), key=lambda needed: needed.total)
     return make_plan(
         recipe.budget, steps, basis="probe" if probes else "formula", parameters=parameters, trainable=trainable,
-        micro_batch=max(known.micro_batch for known in prepared), memory=heaviest, spent=meter.totals(),
+        micro_batch=max(known.micro_batch for known in prepared), memory=heaviest,
+        spent={unit: spent.get(unit, 0.0) + coming * one.get(unit, 0.0) for unit in {**spent, **one}},
         reserve={unit: reserve.amount(unit) for unit in flow_limits(recipe.budget)}, notes=[rate.why] if rate else [],
     )  # fmt: skip
+
+
+def evaluations_to_come(recipe: Recipe, begun: bool) -> int:
+    """Return how many evaluations there will be before the last one, which is reserved: one before training and those on the way."""
+    if not recipe.evaluate.exams:
+        return 0
+    every = recipe.evaluate.every
+    on_the_way = math.ceil(1 / every - ROUNDING) - 1 if every else 0
+    return on_the_way * len(recipe.stages) + (recipe.evaluate.start and not begun)
 
 
 def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:

@@ -231,7 +231,7 @@ def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
         else:
             run.journal.warn("the evaluation before training was left out: the budget cannot bear it and the last one")
     with meter.spend("plan"):
-        made = plan_stages(assembly, prepared, meter, run.saver.reserve, probes)
+        made = plan_stages(assembly, prepared, meter, run.saver.reserve, probes, begun=True)
         if assembly.accelerator.is_main_process:
             (way.folder / "plan.json").write_text(json.dumps(made.to_json(), indent=1), encoding="utf-8")
     run.journal.write("plan", plan=made.to_json())
