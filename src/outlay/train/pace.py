@@ -68,16 +68,20 @@ class Reserve:
 
     counted: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    #: how much longer than when last measured the parts may take before the budget is overrun
+    #: how much longer than expected the parts may take before the budget is overrun
     margin: float = 1.05
+    _measured: dict[str, list[float]] = field(default_factory=dict)
 
     def amount(self, unit: str) -> float:
         """Return what is reserved of a unit."""
         return self.margin * math.fsum(self.seconds.values()) if unit == "seconds" else self.counted.get(unit, 0.0)
 
     def measured(self, part: str, seconds: float) -> None:
-        """Take in how long a part took; the latest measurement stands, since the first ones pay for warming up."""
-        self.seconds[part] = seconds
+        """Take in how long a part took; expected is the mean of the last four, without the first, which pays for warming up."""
+        times = self._measured.setdefault(part, [])
+        times.append(seconds)
+        recent = times[1:][-4:] or times
+        self.seconds[part] = math.fsum(recent) / len(recent)
 
 
 def flow_limits(budget: Budget) -> dict[str, float]:

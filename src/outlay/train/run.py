@@ -100,6 +100,8 @@ def resume(folder: Path | str, *, recipe: Recipe | None = None, display: Display
     ended_by = _ended_by(lines)
     if ended_by not in (None, "signal", "failure"):
         raise InputError(f"the run in {folder} has ended on its budget ({ended_by}); start a new one with a larger budget")
+    if any(line["kind"] == "run" and line.get("replay") for line in lines):
+        raise InputError(f"{folder} holds a replay, which follows another run's journal and cannot be gone on with; replay that run again")
     recipe = recipe or _recipe_of(folder)
     way = _Way(folder, recipe, Meter(recipe.budget, clock, began), display or Quiet(), lines=lines)
     if (folder / FOLDER).is_dir() and any(line["kind"] == "checkpoint" for line in lines):
@@ -120,7 +122,7 @@ def replay(folder: Path | str, out: Path | str | None = None, *, recipe: Recipe 
     """
     folder = Path(folder)
     lines = effective(read_journal(folder))
-    if _ended_by(lines) is None:
+    if _ended_by(lines) in (None, "signal"):
         raise InputError(f"the run in {folder} has not ended; resume it first (outlay resume {folder})")
     recipe = recipe or _recipe_of(folder)
     target = _fresh_folder(recipe, out or folder.parent / f"{folder.name}-replay")
