@@ -73,6 +73,9 @@ def run(recipe: Recipe | str | Path, out: Path | str | None = None, *, display: 
         began: reading of ``clock`` from which seconds count, when the process began earlier.
         clock: returns seconds.
 
+    Returns:
+        The result. SIGTERM and Ctrl-C do not raise: the run ends in good order with ``ended_by == "signal"`` and ``exit_code == 3``.
+
     Raises:
         InputError: when recipe, data or directory are wrong; nothing has been created then.
         RunFailed: when the run's numbers broke; result and checkpoint have been written.
