@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional
 
 from outlay.context import Context
-from outlay.testing import check_exam, check_model, check_objective, check_optimizer, check_source
 from outlay.evaluations import HeldOutLoss
 from outlay.models import Loaded, Mlp
 from outlay.models.base import save_plain, seeded
@@ -22,6 +21,7 @@ from outlay.objectives import Classification
 from outlay.optim import AdamW, Sgd
 from outlay.sources import Arrays, Columns, Shuffled
 from outlay.sources.base import IGNORED
+from outlay.testing import check_exam, check_model, check_objective, check_optimizer, check_source
 
 FORTY = {"inputs": torch.arange(40.0).unsqueeze(1), "labels": torch.arange(40)}
 CONTEXT = Context(seed=1)

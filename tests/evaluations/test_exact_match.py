@@ -10,12 +10,12 @@ from torch import nn
 
 from outlay.adapters import Lora
 from outlay.context import Context
-from outlay.testing import check_exam
 from outlay.errors import InputError
 from outlay.evaluations import ExactMatch
 from outlay.models import Loaded, Transformer
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Arrays
+from outlay.testing import check_exam
 
 TOKENIZER = open_tokenizer("characters")
 CONTEXT = Context(seed=3, tokenizer=TOKENIZER)

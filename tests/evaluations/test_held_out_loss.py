@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from outlay.context import Context
-from outlay.testing import check_exam
 from outlay.evaluations import HeldOutLoss
 from outlay.models import Transformer
 from outlay.objectives import Classification
 from outlay.sources import Arrays, Table
 from outlay.sources.base import IGNORED
+from outlay.testing import check_exam
 
 #: log p of every next token is that of the token itself: (1/8, 2/8, 5/8)
 LOGITS = torch.tensor([1.0, 2.0, 5.0]).log()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.testing import check_model
 from outlay.errors import InputError
 from outlay.models import Cnn, Mlp, Pretrained, PythonModel, Transformer
 from outlay.rng import derive
+from outlay.testing import check_model
 
 TINY = Transformer(hidden=16, layers=2, heads=2, context=32)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.testing import check_objective
 from outlay.models import Mlp
 from outlay.objectives import Classification, OwnLoss
+from outlay.testing import check_objective
 
 
 class Fixed(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.testing import check_objective
 from outlay.models import Transformer
 from outlay.objectives import NextToken
 from outlay.sources.base import IGNORED
+from outlay.testing import check_objective
 
 #: p = (1/6, 2/6, 3/6) after token 0 and (1/2, 1/4, 1/4) after every other
 TABLE = torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 1.0], [2.0, 1.0, 1.0]]).log()

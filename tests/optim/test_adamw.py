@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.testing import check_optimizer
 from outlay.optim import AdamW, follow
+from outlay.testing import check_optimizer
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from outlay.testing import check_optimizer
 from outlay.optim import Sgd, follow
 from outlay.optim.base import SCALES
+from outlay.testing import check_optimizer
 
 
 def run(nesterov: bool, gradients: list[float], decay: float, momentum: float, lr: float) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import pytest
 
 from outlay import catalog
 from outlay.context import Context
-from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Reasoning
 from outlay.sources.base import IGNORED
 from outlay.sources.prompts import draw_problems
+from outlay.testing import check_source
 
 CONTEXT = Context(seed=1, tokenizer=open_tokenizer("characters"))
 END = 2

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from outlay.context import Context
-from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.rng import numpy_generator
 from outlay.sources import Arrays, Columns, Images, Shuffled, count_units
+from outlay.testing import check_source
 
 TEN = Columns({"inputs": torch.arange(10).float().unsqueeze(1) * 2, "labels": torch.arange(10)})
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from outlay.context import Context
-from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Table
 from outlay.sources.base import IGNORED
 from outlay.sources.rows import is_held_out
+from outlay.testing import check_source
 
 CHARACTERS = open_tokenizer("characters")
 CONTEXT = Context(seed=1, tokenizer=CHARACTERS)

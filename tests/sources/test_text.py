@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from outlay.context import Context
-from outlay.testing import check_source
 from outlay.errors import InputError
 from outlay.models.tokenizers import open_tokenizer
 from outlay.sources import Text
 from outlay.sources.rows import is_held_out
 from outlay.sources.text import Blocks, tokenise
 from outlay.tasks.corpora import CORPORA, Corpus, Document, documents, split
+from outlay.testing import check_source
 
 CHARACTERS = open_tokenizer("characters")
 CONTEXT = Context(seed=5, tokenizer=CHARACTERS)

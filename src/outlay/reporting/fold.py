@@ -187,7 +187,8 @@ class Fold:
         self._take_back(int(line.get("n") or 0), first_undone, last)
 
     def _take_back(self, resumed_at: int, first_undone: float, step: int) -> None:
-        """Undo the charges from ``first_undone`` on, which the resumption booked as lost; saving the checkpoint of ``step`` was no loss, nor was closing."""
+        """Undo the charges from ``first_undone`` on, which the resumption booked as lost; saving the checkpoint of ``step`` was none,
+        nor was closing."""
         kept = []
         for entry in self.charges:
             n, stage, charged, saved = entry

@@ -22,7 +22,6 @@ from outlay.train.saving import Saver
 from outlay.train.signals import Signals
 from outlay.train.update import Outcome, set_knobs, update
 
-
 #: what rounding may add to or take from a share of a budget
 ROUNDING = 1e-9
 
