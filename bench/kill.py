@@ -78,10 +78,15 @@ def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
 
+def ended(folder: Path) -> bool:
+    """Return whether a run had written its last line."""
+    return (folder / "journal.jsonl").exists() and any(line["kind"] == "closed" for line in read_journal(folder))
+
+
 def survive(folder: Path, reference: bytes, delay: float, in_save: bool, from_start: bool) -> tuple[str, str]:
     """Start, kill, resume; return where the kill came and what was wrong ('' for nothing)."""
     where = kill_at(spawn(folder, True), folder, delay, in_save, from_start)
-    if where is None:
+    if where is None or ended(folder):
         return "after the end", "" if weights(folder) == reference else "weights differ"
     if not (folder / "recipe.yaml").exists():
         return "before the directory", ""

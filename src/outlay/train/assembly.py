@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -330,6 +331,7 @@ def evaluation_bound(assembly: Assembly, flops_per_position: float) -> dict[str,
     return total
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers of a run depend on."""
     from importlib.metadata import PackageNotFoundError, version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from outlay.models.base import save_plain
@@ -69,6 +70,7 @@ def rehearse_report(run: Spending, folder: Path) -> None:
         return
     before = run.meter.spent("seconds")
     with run.meter.spend("report"):
+        json.dumps(asdict(finish_result(run, folder, "", SPENT, None)))
         _report(run, folder)
     run.saver.reserve.measured("report", run.meter.spent("seconds") - before)
 

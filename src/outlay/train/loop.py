@@ -6,6 +6,7 @@ progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from outlay.train.update import Outcome, set_knobs, update
 
 #: what rounding may add to or take from a share of a budget
 ROUNDING = 1e-9
+#: share of the last stage after which the report is rehearsed
+REHEARSE_AT = 0.9
 
 
 class RunFailed(OutlayError):
@@ -43,6 +46,7 @@ class Spending:
         saver: writes checkpoints and knows when the next is due.
         flops_per_position: FLOPs of a forward pass a position, for evaluations.
         step: updates finished in the whole run.
+        rehearsal: writes the report to learn what that takes by now; called once, late in the last stage. None where seconds are not limited.
     """
 
     assembly: Assembly
@@ -56,6 +60,7 @@ class Spending:
     metrics: dict[str, float] = field(default_factory=dict)
     metrics_start: dict[str, float] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    rehearsal: Callable[[], None] | None = None
 
 
 def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spent", "stopped"]:
@@ -133,6 +138,18 @@ def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: fl
         return
     metrics = examine(run, stage_run.stage.name, progress, "during")
     observe(stage_run, Record("evaluation", run.step, stage_run.stage.name, progress, metrics=metrics))
+
+
+def rehearse_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
+    """Rehearse the end once the run has nearly come to it: the report grows with the journal, and a checkpoint with the optimizer's state,
+    which the first one did not hold."""
+    last = stage_run.index == len(run.assembly.recipe.stages) - 1
+    if run.rehearsal is None or not last or progress < REHEARSE_AT:
+        return
+    run.rehearsal()
+    run.rehearsal = None
+    if run.saver.saves < 2:
+        run.saver.save(run, stage_run, pace)
 
 
 def examine(run: Spending, stage: str, progress: float, when: Literal["start", "during", "end"]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -70,18 +71,25 @@ class Reserve:
     seconds: dict[str, float] = field(default_factory=dict)
     #: how much longer than expected the parts may take before the budget is overrun
     margin: float = 1.05
+    #: seconds on top, for what no measurement foretells: a disk that syncs slowly, a process that is put aside for a moment
+    slack: float = 0.03
     _measured: dict[str, list[float]] = field(default_factory=dict)
 
     def amount(self, unit: str) -> float:
         """Return what is reserved of a unit."""
-        return self.margin * math.fsum(self.seconds.values()) if unit == "seconds" else self.counted.get(unit, 0.0)
+        if unit != "seconds":
+            return self.counted.get(unit, 0.0)
+        return self.margin * math.fsum(self.seconds.values()) + self.slack
 
     def measured(self, part: str, seconds: float) -> None:
-        """Take in how long a part took; expected is the mean of the last four, without the first, which pays for warming up."""
+        """Take in how long a part took; expected is the mean of the last four, without the first, which pays for warming up, plus twice
+        their standard deviation beyond what ``margin`` covers."""
         times = self._measured.setdefault(part, [])
         times.append(seconds)
         recent = times[1:][-4:] or times
-        self.seconds[part] = math.fsum(recent) / len(recent)
+        mean = math.fsum(recent) / len(recent)
+        unsteady = 2 * statistics.stdev(recent) if len(recent) > 1 else 0.0
+        self.seconds[part] = max(mean, (mean + unsteady) / self.margin)
 
 
 def flow_limits(budget: Budget) -> dict[str, float]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from outlay.train.assembly import (
     versions,
 )
 from outlay.train.checkpoint import Snapshot, latest
-from outlay.train.finishing import finish, rehearse
+from outlay.train.finishing import finish, rehearse, rehearse_report
 from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, kept_since, lost_since, read_journal
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
@@ -197,6 +198,10 @@ def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], jo
     reserve.counted = evaluation_bound(assembly, run.flops_per_position)
     way.display.start(way.recipe.budget, way.recipe.budget.limits)
     try:
+        if way.recipe.compile:
+            warm_up_compiler(assembly, way.meter, prepared)
+        if "seconds" in flow_limits(way.recipe.budget) and not way.replay:
+            run.rehearsal = partial(rehearse_report, run, way.folder)
         if way.saved is None:
             _begin(way, run, prepared)
         ended_by, code, message = _spend_stages(way, run, prepared, reserve)
@@ -225,10 +230,8 @@ def _write_head(way: _Way, assembly: Assembly, prepared: list[Prepared], journal
 
 
 def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
-    """Do what comes once, before the first step: compile, probe, plan, and evaluate the untrained model."""
+    """Do what comes once, before the first step: probe, plan, and evaluate the untrained model."""
     recipe, assembly, meter = way.recipe, run.assembly, way.meter
-    if recipe.compile:
-        warm_up_compiler(assembly, meter, prepared)
     probes = measure_steps(assembly, meter, prepared, recipe.probe_steps) if recipe.probe_steps and not way.replay else None
     if recipe.evaluate.start and assembly.sittings:
         if assembly.agree([float(affords_evaluation(meter, run.saver.reserve))])[0]:

@@ -31,6 +31,8 @@ class Saver:
     def __init__(self, folder: Path, rule: Checkpoints, meter: Meter, reserve: Reserve) -> None:
         self.folder = folder / FOLDER
         self.reserve = reserve
+        #: checkpoints this process has written
+        self.saves = 0
         self._rule, self._meter = rule, meter
         self._last: tuple[int, int] | None = None
         self._last_time = meter.spent("seconds")
@@ -84,6 +86,7 @@ class Saver:
             return
         seconds = self._meter.spent("seconds") - began
         self.reserve.measured("checkpoint", seconds)
+        self.saves += 1
         size = sum(file.stat().st_size for file in path.iterdir())
         run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds)
         prune(self.folder, self._rule.keep)
