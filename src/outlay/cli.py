@@ -6,7 +6,10 @@ Exit codes: 0 the budget was spent; 2 the input was wrong and nothing was create
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -160,5 +163,19 @@ def main() -> None:
         _fail(error, 4)
 
 
+def entry() -> NoReturn:
+    """Run the command line as a process of its own, and leave at once: with torch loaded the interpreter takes a second or two to tidy up,
+    which would be on nobody's books."""
+    code: int | str | None = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
 if __name__ == "__main__":
-    main()
+    entry()

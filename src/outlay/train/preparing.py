@@ -54,8 +54,8 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
         batch = assembly.first_batch(index)
         cost = assembly.cost_of(index, batch, meter)
         most = assembly.largest_batch(index)
-        choice = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)
-        prepared.append(Prepared(batch, cost, *choice, most))
+        micro_batch, why = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)
+        prepared.append(Prepared(batch, cost, micro_batch, why, most))
     _check_last_evaluation(assembly, meter, prepared[0])
     _keep_heap_tight(assembly, prepared)
     return prepared
