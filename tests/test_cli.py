@@ -146,15 +146,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_takes_budget_settings_and_directory(call: Any, recipe: Path) -> None:
+    lived = time.monotonic() - cli._process_began()
     said = call("run", recipe, "--budget", "7 steps", "--set", "seed=3", "--set", "stages[0].knobs.lr.peak=1e-2", "--out", "here")
     assert said.code == 0 and "held_out/loss" in said.out and said.err == ""
     result = json.loads(Path("here", "result.json").read_text())
     assert (result["steps"], result["seed"], result["exit_code"], result["ended_by"]) == (7, 3, 0, "steps")
     kept = load_recipe(Path("here", "recipe.yaml"))
     assert kept.stages[0].knobs["lr"].peak == 0.01 and str(kept.budget) == "7 steps"
-    # the process's own time up to here is on the books
-    began = result["accounts"]["setup"]["seconds"]
-    assert began > 0.5 * (time.monotonic() - cli._process_began()) - 60
+    assert result["accounts"]["setup"]["seconds"] > lived - 1  # what the process did before is on the books
     again = call("run", recipe, "--budget", "2 steps")
     assert again.code == 0 and Path("runs", "digits-1", "report.html").is_file()
     used = call("run", recipe, "--out", "here")
@@ -206,7 +205,7 @@ def test_report_of_one_run_and_of_two(call: Any, ended: Path, recipe: Path) -> N
         (changed("budget", "20 steps, 100 params"), (), "the budget's ceiling is 100"),
         (changed("budget", "20 steps, 10KB"), (), "even one example"),
         (changed("budget", "32 examples"), (), "nothing is left to train on"),
-        (changed("stages.0.source", {"text": {"path": "no/such.txt"}}), (), "reads text"),
+        (changed("stages.0.source", {"text": {"path": "no/such.txt"}}), (), "the model reads no text"),
         (RECIPE, ("--set", "stages[7].share=2"), "the recipe has nothing at 7"),
         (RECIPE, ("--set", "sead=2"), "did you mean 'seed'"),
         (RECIPE, ("--budget", "soon"), "cannot read 'soon'"),
@@ -273,7 +272,7 @@ def wait_for(ready: Callable[[], bool], seconds: float = 90.0) -> None:
 
 
 def test_sigterm_stops_a_process_in_good_order_and_resume_finishes_it(call: Any, recipe: Path) -> None:
-    path = written(RECIPE | {"budget": "1500 steps"})
+    path = written(RECIPE | {"budget": "400 steps"})
     process = subprocess.Popen(
         [sys.executable, "-m", "outlay.cli", "run", str(path), "--out", "here"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -281,14 +280,14 @@ def test_sigterm_stops_a_process_in_good_order_and_resume_finishes_it(call: Any,
     folder = Path("here")
     wait_for(lambda: (folder / "journal.jsonl").exists() and (folder / "journal.jsonl").read_bytes().count(b'"kind":"step"') > 20)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 3, err
     stopped = json.loads((folder / "result.json").read_text())
-    assert stopped["ended_by"] == "signal" and 20 < stopped["steps"] < 1500 and (folder / "report.html").is_file()
+    assert stopped["ended_by"] == "signal" and 20 < stopped["steps"] < 400 and (folder / "report.html").is_file()
     assert checkpoints(folder / "checkpoints")[-1].name == f"step-{stopped['steps']:08d}" and not (folder / "model").exists()
-    assert "outlay resume here" in " ".join(out.split()) or "outlay resume here" in read_journal(folder)[-2]["message"]
+    assert read_journal(folder)[-2]["message"] == "stopped by SIGTERM; go on with: outlay resume here"
     said = call("resume", folder)
-    assert said.code == 0 and json.loads((folder / "result.json").read_text())["steps"] == 1500
+    assert said.code == 0 and json.loads((folder / "result.json").read_text())["steps"] == 400
     outlay.run(load_recipe(path), "whole")
     assert (folder / "model/model.safetensors").read_bytes() == Path("whole/model/model.safetensors").read_bytes()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from outlay.budget import FLOWS, Budget, Price
 from outlay.errors import InputError
-from outlay.meter import IDLE, Meter
+from outlay.meter import IDLE, SETUP, Meter
 from outlay.testing import FakeClock
 
 COUNTED = [unit for unit in FLOWS if unit not in ("seconds", "usd")]
@@ -53,7 +53,7 @@ spans = st.recursive(
 def test_accounts_sum_to_elapsed_whatever_the_nesting(program: list[object], before: float) -> None:
     clock = FakeClock(1000.0)
     meter = Meter(Budget({"seconds": 1e9}), clock, began=1000.0 - before)
-    expected = {IDLE: before}
+    expected = {SETUP: before}
 
     def play(part: object, account: str) -> None:
         if isinstance(part, tuple):
@@ -85,7 +85,7 @@ def test_seconds_are_charged_when_the_block_fails() -> None:
 
 def test_time_before_the_meter_was_made_counts() -> None:
     meter = Meter(Budget({"seconds": 10}), FakeClock(50.0), began=47.5)
-    assert seconds(meter) == {IDLE: 2.5}
+    assert seconds(meter) == {SETUP: 2.5}
 
 
 def test_a_clock_that_jumps_back_takes_nothing_off_the_books() -> None:

@@ -16,9 +16,13 @@ from outlay.testing import FakeClock
 from outlay.train.pace import Go, LivePace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
 
 
+#: nothing to finish
+NOTHING = Reserve(slack=0.0)
+
+
 def live(budget: str, clock: FakeClock | None = None, reserve: Reserve | None = None, share: float = 1.0) -> tuple[Meter, LivePace]:
     meter = Meter(Budget.parse(budget), clock or FakeClock())
-    return meter, LivePace(meter, {}, share, reserve or Reserve())
+    return meter, LivePace(meter, {}, share, reserve or NOTHING)
 
 
 def spend(meter: Meter, pace: LivePace, **cost: float) -> int:
@@ -42,7 +46,7 @@ def test_seconds_are_kept_whatever_the_noise(seed: int, step: float, steps: floa
     """Steps of +-20 % noise: never over, within one step of the limit, progress never falling."""
     clock, noise = FakeClock(), random.Random(seed)
     limit = step * steps / (1 - reserved)
-    reserve = Reserve(seconds={"end": reserved * limit}, margin=1.0)
+    reserve = Reserve(seconds={"end": reserved * limit}, margin=1.0, slack=0.0)
     meter = Meter(Budget({"seconds": limit}), clock)
     pace = LivePace(meter, {}, 1.0, reserve)
     end, taken, before = limit - reserve.amount("seconds"), 0, 0.0
@@ -95,7 +99,7 @@ def test_a_save_between_two_begins_is_no_part_of_the_step() -> None:
 def test_a_forecast_given_beforehand_holds_back_the_first_step() -> None:
     clock = FakeClock(8.0)
     meter = Meter(Budget.parse("10s"), clock, began=0.0)
-    unaware, warned = LivePace(meter, {}, 1.0, Reserve()), LivePace(meter, {}, 1.0, Reserve())
+    unaware, warned = LivePace(meter, {}, 1.0, NOTHING), LivePace(meter, {}, 1.0, NOTHING)
     warned.expect(3.0)
     assert unaware.begin(False, False) == Go(0.8)
     assert warned.begin(False, False) is None and warned.ended_by == "seconds"
@@ -103,7 +107,7 @@ def test_a_forecast_given_beforehand_holds_back_the_first_step() -> None:
 
 def test_seconds_left() -> None:
     clock = FakeClock()
-    _, pace = live("100s", clock, Reserve(seconds={"report": 10.0}, margin=1.0))
+    _, pace = live("100s", clock, Reserve(seconds={"report": 10.0}, margin=1.0, slack=0.0))
     assert pace.seconds_left() == 90.0
     clock.advance(30.0)
     assert pace.seconds_left() == 60.0
@@ -177,7 +181,7 @@ def test_stages_share_seconds_by_weight() -> None:
     meter = Meter(Budget.parse("100s"), clock)
     shares, ends = [3.0, 1.0], []
     for index in range(2):
-        pace = LivePace(meter, {"seconds": clock.now}, shares[index] / sum(shares[index:]), Reserve(seconds={"end": 20.0}, margin=1.0))
+        pace = LivePace(meter, {"seconds": clock.now}, shares[index] / sum(shares[index:]), Reserve(seconds={"end": 20.0}, margin=1.0, slack=0.0))
         while pace.begin(False, False) is not None:
             clock.advance(1.0)
             pace.lap()
@@ -194,7 +198,7 @@ def test_the_first_limit_ends(budget: str, ended_by: str, steps: int) -> None:
 
 def test_progress_is_that_of_the_limit_that_is_nearest_and_never_falls() -> None:
     clock = FakeClock()
-    reserve = Reserve()
+    reserve = Reserve(slack=0.0)
     meter = Meter(Budget.parse("100s or 10 steps"), clock)
     pace = LivePace(meter, {}, 1.0, reserve)
     clock.advance(30.0)
@@ -203,7 +207,7 @@ def test_progress_is_that_of_the_limit_that_is_nearest_and_never_falls() -> None
     assert pace.begin(False, False) == Go(0.5)
     reserve.measured("evaluation", 60.0 / reserve.margin)  # 40 s are left to train, 30 of them spent
     assert pace.begin(False, False) == Go(pytest.approx(0.75))
-    reserve.measured("evaluation", 0.0)
+    reserve.seconds = {}
     assert pace.begin(False, False) == Go(pytest.approx(0.75))
 
 
@@ -239,18 +243,29 @@ def test_a_run_limited_by_money_ends_on_it() -> None:
 
 def test_the_reserve_is_kept_and_revised() -> None:
     clock = FakeClock()
-    reserve = Reserve(counted={"tokens": 40.0}, seconds={"report": 2.0}, margin=1.5)
+    reserve = Reserve(counted={"tokens": 40.0}, seconds={"report": 2.0}, margin=1.5, slack=0.25)
     _, pace = live("100s or 90 tokens or 5 steps", clock, reserve)
-    assert pace.ends() == {"seconds": 97.0, "tokens": 50.0, "steps": 5.0}
+    assert pace.ends() == {"seconds": 96.75, "tokens": 50.0, "steps": 5.0}
     reserve.measured("evaluation", 10.0)
-    assert reserve.amount("seconds") == 18.0 and pace.ends()["seconds"] == 82.0
-    reserve.measured("evaluation", 4.0)  # the latest stands
-    assert reserve.amount("seconds") == 9.0 and pace.ends()["seconds"] == 91.0
+    assert reserve.amount("seconds") == 18.25 and pace.ends()["seconds"] == 81.75
+    reserve.measured("evaluation", 4.0)  # the first one paid for warming up
+    assert reserve.amount("seconds") == 9.25 and pace.ends()["seconds"] == 90.75
     assert reserve.amount("tokens") == 40.0 and reserve.amount("flops") == 0.0
-    clock.advance(90.5)
+    clock.advance(90.0)
     assert pace.begin(False, False) is not None
     reserve.measured("checkpoint", 1.0)
     assert pace.begin(False, False) is None and pace.ended_by == "seconds"
+
+
+def test_an_unsteady_part_is_expected_to_take_longer() -> None:
+    reserve = Reserve(margin=1.05)
+    for seconds in (50.0, 100.0, 1.0, 1.0, 1.0, 1.0):
+        reserve.measured("report", seconds)
+    assert reserve.seconds["report"] == 1.0  # of what was, the last four count
+    for seconds in (3.0, 1.0, 3.0):
+        reserve.measured("report", seconds)
+    deviation = math.sqrt((3 * 1.0 + 1.0) / 3)  # of 1, 3, 1, 3 around 2
+    assert reserve.seconds["report"] == pytest.approx((2.0 + 2 * deviation) / 1.05)
 
 
 def test_a_reserve_that_takes_all_leaves_no_step() -> None:
@@ -262,7 +277,7 @@ def test_a_reserve_that_takes_all_leaves_no_step() -> None:
 def test_an_evaluation_must_fit_beside_the_last_one() -> None:
     clock = FakeClock()
     meter = Meter(Budget.parse("100s or 90 tokens"), clock)
-    reserve = Reserve(counted={"tokens": 40.0}, seconds={"evaluation": 10.0, "report": 20.0}, margin=2.0)
+    reserve = Reserve(counted={"tokens": 40.0}, seconds={"evaluation": 10.0, "report": 20.0}, margin=2.0, slack=0.0)
     pace = LivePace(meter, {}, 1.0, reserve)
     assert affords_evaluation(meter, reserve) and pace.evaluates()
     meter.charge("train", tokens=10.0)
@@ -308,7 +323,7 @@ def test_a_resumed_stage_goes_on_where_it_was() -> None:
     clock = FakeClock()
     meter = Meter(Budget.parse("100s or 50 steps"), clock)
     clock.advance(20.0)
-    pace = LivePace(meter, {"seconds": 20.0, "steps": 0.0}, 0.5, Reserve())
+    pace = LivePace(meter, {"seconds": 20.0, "steps": 0.0}, 0.5, NOTHING)
     for seconds in (4.0, 6.0):
         pace.begin(False, False)
         clock.advance(seconds)
@@ -316,7 +331,7 @@ def test_a_resumed_stage_goes_on_where_it_was() -> None:
         pace.lap()
     last = pace.begin(False, False)
     assert last == Go(10 / 40)
-    again = LivePace(meter, {}, 0.5, Reserve())
+    again = LivePace(meter, {}, 0.5, NOTHING)
     again.load_state_dict(pace.state_dict())
     assert again.ends() == pace.ends() == {"seconds": 60.0, "steps": 25.0}
     assert again.forecast() == pace.forecast() == 6.0 + 5 * 2.0 / 2

@@ -31,7 +31,7 @@ class Saver:
     def __init__(self, folder: Path, rule: Checkpoints, meter: Meter, reserve: Reserve) -> None:
         self.folder = folder / FOLDER
         self.reserve = reserve
-        #: checkpoints this process has written
+        #: checkpoints since this process began; the same number on all processes
         self.saves = 0
         self._rule, self._meter = rule, meter
         self._last: tuple[int, int] | None = None
@@ -61,6 +61,7 @@ class Saver:
             with self._meter.spend("checkpoint"):
                 self._write(run, stage_run, pace, began)
         run.assembly.accelerator.wait_for_everyone()
+        self.saves += 1
         self._last_time = self._meter.spent("seconds")
 
     def _write(self, run: Spending, stage_run: StageRun, pace: Pace, began: float) -> None:
@@ -86,7 +87,6 @@ class Saver:
             return
         seconds = self._meter.spent("seconds") - began
         self.reserve.measured("checkpoint", seconds)
-        self.saves += 1
         size = sum(file.stat().st_size for file in path.iterdir())
         run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds)
         prune(self.folder, self._rule.keep)
