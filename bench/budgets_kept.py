@@ -66,7 +66,7 @@ def main() -> int:
                 if kind == "seconds (simulated clock)":
                     limit, spent, step = seconds_run(folder, seed, SimulatedClock(1e-3, 0.2, seed), 20 + seed)
                 elif kind == "seconds (real clock)":
-                    limit, spent, step = seconds_run(folder, seed, SleepingClock(1e-3, 0.2, seed), 15)
+                    limit, spent, step = seconds_run(folder, seed, SleepingClock(1e-3, 0.2, seed), 20)
                 else:
                     limit, spent, step = counted_run(folder, seed, kind)
             over += spent > limit

@@ -18,9 +18,14 @@ import torch
 from small_runs import DOCUMENTS, EXAM, SCHEDULE, audit, child, digits, language, lines, plain_stage, result_of, wait, weights
 
 import outlay
-from outlay.train import Recipe, assembly, checkpoint
+from outlay.train import Recipe, Result, assembly, checkpoint
 from outlay.train.checkpoint import load_checkpoint
 from outlay.train.journal import read_journal
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm(finished: Result) -> None:
+    """All is imported before anything is forked."""
 
 
 def in_two(work: Callable[[int], object], folder: Path) -> list[int]:

@@ -95,6 +95,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         if not outcome.finite:
             heal(run, stage_run)
         evaluate_if_due(run, stage_run, pace, go.progress)
+        rehearse_if_due(run, stage_run, pace, go.progress)
 
 
 def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, float]:
@@ -142,12 +143,16 @@ def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: fl
 
 def rehearse_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
     """Rehearse the end once the run has nearly come to it: the report grows with the journal, and a checkpoint with the optimizer's state,
-    which the first one did not hold."""
+    which the first one did not hold. Where too little is left to pay for that, it is left out."""
     last = stage_run.index == len(run.assembly.recipe.stages) - 1
     if run.rehearsal is None or not last or progress < REHEARSE_AT:
         return
-    run.rehearsal()
-    run.rehearsal = None
+    rehearsal, run.rehearsal = run.rehearsal, None
+    parts = ("report", "checkpoint") if run.saver.saves < 2 else ("report",)
+    expected = run.saver.reserve.margin * sum(run.saver.reserve.seconds.get(part, 0.0) for part in parts)
+    if not run.assembly.agree([float(expected < (pace.seconds_left() or 0.0))])[0]:
+        return
+    rehearsal()
     if run.saver.saves < 2:
         run.saver.save(run, stage_run, pace)
 

@@ -72,7 +72,7 @@ class Reserve:
     #: how much longer than expected the parts may take before the budget is overrun
     margin: float = 1.05
     #: seconds on top, for what no measurement foretells: a disk that syncs slowly, a process that is put aside for a moment
-    slack: float = 0.03
+    slack: float = 0.0
     _measured: dict[str, list[float]] = field(default_factory=dict)
 
     def amount(self, unit: str) -> float:
