@@ -24,7 +24,9 @@ from outlay.rng import numpy_generator
 
 def seconds_run(folder: Path, seed: int, clock: SimulatedClock, budget: float) -> tuple[float, float, float]:
     """Spend ``budget`` seconds and return limit, spent and the longest step."""
-    recipe = digits(seed=seed, evaluate={"exams": [{"held_out_loss": {"examples": 128, "batch_size": 16}}], "every": 0.2}, budget=f"{budget:.6f}s")
+    recipe = digits(
+        seed=seed, evaluate={"exams": [{"held_out_loss": {"examples": 128, "batch_size": 16}}], "every": 0.2}, budget=f"{budget:.6f}s"
+    )
     objective = Paced(clock.work)
     exams = tuple(dataclasses.replace(exam, objective=objective) for exam in recipe.evaluate.exams)
     stage = dataclasses.replace(recipe.stages[0], objective=objective, batch_size=16)

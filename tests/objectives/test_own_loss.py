@@ -26,7 +26,10 @@ class Regression(nn.Module):
 
 def batch() -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(3)
-    return {"inputs": torch.randn(6, 3, generator=draw, dtype=torch.float64), "targets": torch.randn(6, generator=draw, dtype=torch.float64)}
+    return {
+        "inputs": torch.randn(6, 3, generator=draw, dtype=torch.float64),
+        "targets": torch.randn(6, generator=draw, dtype=torch.float64),
+    }
 
 
 def test_both_answers_are_the_same_loss() -> None:

@@ -27,7 +27,9 @@ from outlay.train.journal import read_journal
 SCHEDULE = {"warmup": {"fraction": 0.1, "then": "rex"}}
 
 #: documents for a language model: some are held out, by their hash
-DOCUMENTS = tuple(f"{word} {i}: " + f"{word[::-1]}, then {i * i} and {word}. " * 6 for i in range(8) for word in ("apple", "basket", "cedar"))
+DOCUMENTS = tuple(
+    f"{word} {i}: " + f"{word[::-1]}, then {i * i} and {word}. " * 6 for i in range(8) for word in ("apple", "basket", "cedar")
+)
 
 
 def plain_digits(**changes: Any) -> dict[str, Any]:

@@ -164,7 +164,9 @@ def test_a_shape_is_measured_and_charged_once() -> None:
 
 
 def test_the_first_batch_is_as_large_as_the_knob_says_and_moves_no_cursor() -> None:
-    assembly = assemble(digits(stages=[plain_stage(knobs={"batch_size": {"peak": 48, "schedule": {"linear": {"start": 0.5, "end": 1.0}}}})]))
+    assembly = assemble(
+        digits(stages=[plain_stage(knobs={"batch_size": {"peak": 48, "schedule": {"linear": {"start": 0.5, "end": 1.0}}}})])
+    )
     assert len(assembly.first_batch(0)["labels"]) == 24
     assert assembly.streams[0].state_dict()["cursor"] == 0
     assert assembly.largest_batch(0) == 48

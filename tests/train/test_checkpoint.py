@@ -36,10 +36,16 @@ FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.j
 
 def snapshot(step: int) -> Snapshot:
     draw = torch_generator(step, "checkpoint test")
-    model = {"w": torch.randn(5, 3, generator=draw), "half": torch.randn(4, generator=draw).to(torch.bfloat16), "ids": torch.arange(step, step + 4)}
+    model = {
+        "w": torch.randn(5, 3, generator=draw),
+        "half": torch.randn(4, generator=draw).to(torch.bfloat16),
+        "ids": torch.arange(step, step + 4),
+    }
     model["turned"] = torch.randn(6, 2, generator=draw).t()  # not contiguous
     plain = {"step": step, "cursor": {"cursor": 32 * step}, "losses": [0.1, 1 / 3, math.inf], "none": None, "text": "naïve ∞"}
-    return Snapshot({"model": model, "optimizer": {"0/step": torch.tensor(float(step)), "0/exp_avg": torch.randn(5, 3, generator=draw)}}, plain)
+    return Snapshot(
+        {"model": model, "optimizer": {"0/step": torch.tensor(float(step)), "0/exp_avg": torch.randn(5, 3, generator=draw)}}, plain
+    )
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:

@@ -40,7 +40,9 @@ charge = st.tuples(st.sampled_from(["train", "eval", "data"]), st.integers(0, 2*
 
 
 @given(charges=st.lists(charge, max_size=30))
-def test_lines_add_up_to_the_accounts_at_every_line(tmp_path_factory: pytest.TempPathFactory, charges: list[tuple[str, int, int, bool]]) -> None:
+def test_lines_add_up_to_the_accounts_at_every_line(
+    tmp_path_factory: pytest.TempPathFactory, charges: list[tuple[str, int, int, bool]]
+) -> None:
     folder = tmp_path_factory.mktemp("journal")
     clock, meter, journal = opened(folder)
     for account, ticks, tokens, writes in charges:
@@ -102,7 +104,9 @@ def test_a_journal_cut_anywhere_reads_up_to_there_and_can_be_gone_on_with(tmp_pa
     data = (folder / NAME).read_bytes()
     cut %= len(data) + 1
     (folder / NAME).write_bytes(data[:cut])
-    whole = data[:cut].count(b"\n") + (cut + 1 <= len(data) and data[cut : cut + 1] == b"\n")  # a line that lacks its end mark alone is whole
+    whole = data[:cut].count(b"\n") + (
+        cut + 1 <= len(data) and data[cut : cut + 1] == b"\n"
+    )  # a line that lacks its end mark alone is whole
     assert [line["step"] for line in read_journal(folder)] == list(range(whole))
     with_torn = data[:cut].count(b"\n") + (not data[:cut].endswith(b"\n") and cut > 0)
     again = Journal(folder, Meter(Budget.parse("1h"), FakeClock()))
@@ -276,5 +280,10 @@ def test_what_was_booked_as_lost_is_not_lost_again() -> None:
 def test_the_history_that_counts() -> None:
     assert effective(KILLED) == KILLED
     assert [entry["n"] for entry in effective(ONCE)] == [0, 1, 5, 6]
-    twice = [*ONCE, line(7, "resume", from_step=1, from_line=2, lost={}), line(8, "step", step=2), line(9, "resume", from_step=2, from_line=9, lost={})]
+    twice = [
+        *ONCE,
+        line(7, "resume", from_step=1, from_line=2, lost={}),
+        line(8, "step", step=2),
+        line(9, "resume", from_step=2, from_line=9, lost={}),
+    ]
     assert [entry["n"] for entry in effective(twice)] == [0, 1, 7, 8, 9]

@@ -12,7 +12,6 @@ import outlay
 from outlay.errors import InputError
 from outlay.planning.devices import Rate
 from outlay.train import planner
-from outlay.train.pace import Reserve
 from outlay.train.planner import evaluations_to_come
 
 TEXT_EXAM = {"held_out_loss": {"examples": 4}}
@@ -90,7 +89,7 @@ def test_a_probe_measures_and_charges(tmp_path: Path) -> None:
 
 def test_the_reserve_is_in_the_plan() -> None:
     plan = outlay.plan(language(budget="3k tokens or 1h", evaluate={"exams": [TEXT_EXAM], "start": False}))
-    assert plan.reserve == {"tokens": 4 * 32.0, "seconds": Reserve().slack}
+    assert plan.reserve == {"tokens": 4 * 32.0, "seconds": 0.0}
     assert plan.steps == (3000 - 128) // 256
 
 

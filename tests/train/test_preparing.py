@@ -59,7 +59,9 @@ def test_a_memory_ceiling_cuts_the_batch() -> None:
     tight, _, (held,) = prepared(language(budget=f"12 steps, {whole.total} bytes"))
     assert 1 <= held.micro_batch < 8
     assert needed_memory(tight, 0, held).total <= 0.9 * whole.total
-    assert needed_memory(tight, 0, held) == memory(tight.plain_module, tight.recipe.stages[0].optimizer, held.cost, held.micro_batch, again=True)
+    assert needed_memory(tight, 0, held) == memory(
+        tight.plain_module, tight.recipe.stages[0].optimizer, held.cost, held.micro_batch, again=True
+    )
     floor = whole.weights + whole.gradients + whole.optimizer
     with pytest.raises(InputError, match="even one example at a time needs .* and the ceiling is "):
         prepared(language(budget=f"12 steps, {floor} bytes"))

@@ -137,7 +137,9 @@ def test_reading_leaves_the_callers_values_alone() -> None:
     assert plain == plain_digits()
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E4", 2e4), ("1.e-2", 1e-2), ("-0", 0.0), ("3_0e1", 300.0), ("0.125", 0.125)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("2E4", 2e4), ("1.e-2", 1e-2), ("-0", 0.0), ("3_0e1", 300.0), ("0.125", 0.125)]
+)
 def test_numbers_as_people_write_them(tmp_path: Path, text: str, value: float) -> None:
     recipe = load_recipe(written(tmp_path, YAML.replace("peak: 1e-1", f"peak: {text}")))
     assert recipe.stages[0].knobs["lr"].peak == value

@@ -72,7 +72,15 @@ def test_a_budget_is_read_from_text_and_stages_become_a_tuple() -> None:
 
 def test_all_that_is_wrong_with_a_recipe_is_told_at_once() -> None:
     with pytest.raises(InputError) as error:
-        recipe("5k tokens or 20 rollouts", name="a/b", seed=-1, micro_batch=0, threads=-2, probe_steps=-3, stages=(Stage(Images()), Stage(Images())))
+        recipe(
+            "5k tokens or 20 rollouts",
+            name="a/b",
+            seed=-1,
+            micro_batch=0,
+            threads=-2,
+            probe_steps=-3,
+            stages=(Stage(Images()), Stage(Images())),
+        )
     messages = [str(problem) for problem in error.value.problems]
     assert len(messages) == 8
     for expected in (

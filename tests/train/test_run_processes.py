@@ -97,7 +97,10 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     check_one_journal(tmp_path / "run", answers)
     assert difference(tmp_path / "run", tmp_path / "alone") <= 1e-5
     mine, theirs = result_of(tmp_path / "run"), result_of(tmp_path / "alone")
-    assert mine["spent"]["examples"] == theirs["spent"]["examples"] and mine["accounts"]["train"]["flops"] == theirs["accounts"]["train"]["flops"]
+    assert (
+        mine["spent"]["examples"] == theirs["spent"]["examples"]
+        and mine["accounts"]["train"]["flops"] == theirs["accounts"]["train"]["flops"]
+    )
     assert mine["metrics"] == pytest.approx(theirs["metrics"], rel=1e-4)
     losses = [[line["loss"] for line in lines(tmp_path / name, "step")] for name in ("run", "alone")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -108,7 +111,11 @@ def test_two_processes_read_text_of_any_length(tmp_path: Path) -> None:
     pairs = [{"prompt": text[: 5 + 3 * i], "answer": text[10 : 12 + 2 * i]} for i, text in enumerate(DOCUMENTS[:9])]
     source = {"table": {"rows": pairs, "held_out_share": 0.0}}
     stage = {"source": source, "batch_size": 4, "knobs": {"lr": {"peak": 0.003, "schedule": SCHEDULE}}}
-    recipe = language(budget="8 steps", stages=[stage], model={"transformer": {"hidden": 32, "layers": 1, "heads": 2, "context": 128, "tokenizer": "bytes"}})
+    recipe = language(
+        budget="8 steps",
+        stages=[stage],
+        model={"transformer": {"hidden": 32, "layers": 1, "heads": 2, "context": 128, "tokenizer": "bytes"}},
+    )
     outlay.run(recipe, tmp_path / "alone")
     answers = spent(recipe, tmp_path / "run")
     check_one_journal(tmp_path / "run", answers)
@@ -183,11 +190,15 @@ def test_torchs_launcher_starts_them(budget: str, tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(tests.parents[1] / "src")}
-    ended = subprocess.run([*command, str(tmp_path / "run"), str(tests), budget], env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [*command, str(tmp_path / "run"), str(tests), budget], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     steps = result_of(tmp_path / "run")["steps"]
     assert ended.stdout.split() == [str(steps)] * 2 and audit(tmp_path / "run") == []
-    recipe = digits(budget=f"{steps} steps", model={"mlp": {"inputs": 64, "classes": 10, "hidden": [32]}}, stages=[plain_stage(batch_size=31)])
+    recipe = digits(
+        budget=f"{steps} steps", model={"mlp": {"inputs": 64, "classes": 10, "hidden": [32]}}, stages=[plain_stage(batch_size=31)]
+    )
     if budget == "20 steps":
         outlay.run(recipe, tmp_path / "alone")
         assert difference(tmp_path / "run", tmp_path / "alone") <= 1e-5

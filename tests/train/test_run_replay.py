@@ -73,7 +73,9 @@ def test_evaluations_that_were_left_out_are_left_out_again(tmp_path: Path) -> No
     left_out = [line for line in lines(tmp_path / "run", "decision") if "left out" in line["what"]]
     assert left_out
     repeat(tmp_path / "run", timed(FakeClock(), evaluate=evaluate))
-    assert [line["step"] for line in lines(tmp_path / "again", "evaluation")] == [line["step"] for line in lines(tmp_path / "run", "evaluation")]
+    assert [line["step"] for line in lines(tmp_path / "again", "evaluation")] == [
+        line["step"] for line in lines(tmp_path / "run", "evaluation")
+    ]
 
 
 def test_roll_backs_are_repeated_from_the_same_checkpoints(tmp_path: Path) -> None:

@@ -191,4 +191,3 @@ def heal(run: Spending, stage_run: StageRun) -> None:
             raise RunFailed(f"the loss was not finite at step {run.step} and there is no checkpoint to roll back to")
         run.saver.roll_back(run, stage_run, saved)
         stage_run.bad_in_a_row = 0 if escalate else stage_run.bad_in_a_row
-

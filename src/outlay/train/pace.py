@@ -71,15 +71,13 @@ class Reserve:
     seconds: dict[str, float] = field(default_factory=dict)
     #: how much longer than expected the parts may take before the budget is overrun
     margin: float = 1.05
-    #: seconds on top, for what no measurement foretells: a disk that syncs slowly, a process that is put aside for a moment
-    slack: float = 0.0
+    #: share of a limit in seconds that the run may leave unspent; a live pace aims at the middle of it
+    slack: float = 0.005
     _measured: dict[str, list[float]] = field(default_factory=dict)
 
     def amount(self, unit: str) -> float:
         """Return what is reserved of a unit."""
-        if unit != "seconds":
-            return self.counted.get(unit, 0.0)
-        return self.margin * math.fsum(self.seconds.values()) + self.slack
+        return self.margin * math.fsum(self.seconds.values()) if unit == "seconds" else self.counted.get(unit, 0.0)
 
     def measured(self, part: str, seconds: float) -> None:
         """Take in how long a part took; expected is the mean of the last four, without the first, which pays for warming up, plus twice
@@ -147,9 +145,15 @@ class LivePace:
         """Return unit -> total spent at which the stage ends."""
         ends = {}
         for unit, limit in self._limits.items():
-            share = self._share * max(0.0, limit - self._reserve.amount(unit) - self._starts[unit])
+            kept = self._reserve.amount(unit) + (self._slack(limit) if unit == "seconds" else 0.0)
+            share = self._share * max(0.0, limit - kept - self._starts[unit])
             ends[unit] = self._starts[unit] + (share if unit in ("seconds", "flops") else math.floor(share))
         return ends
+
+    def _slack(self, limit: float) -> float:
+        """Return seconds to aim short of the limit for what no measurement foretells (a slow sync, a process put aside for a moment): the
+        middle between the limit and what a run may leave, as far as steps are shorter than that."""
+        return max(0.0, self._reserve.slack * limit - self.forecast()) / 2
 
     def expect(self, seconds: float) -> None:
         """Give a forecast of a step's seconds before any has been measured."""

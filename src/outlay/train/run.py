@@ -43,9 +43,6 @@ from outlay.train.result import FAILED, SPENT, STOPPED, Result
 from outlay.train.saving import FOLDER, Saver
 from outlay.train.signals import Signals
 
-#: kept free of a limit in seconds, for what no measurement foretells: half of what a run may leave unspent, and no less than a slow sync takes
-SLACK_SHARE, SLACK_SECONDS = 0.0025, 0.03
-
 
 @dataclass
 class _Way:
@@ -190,7 +187,7 @@ def _make_folder(way: _Way) -> None:
 
 
 def _spend_journaled(way: _Way, assembly: Assembly, prepared: list[Prepared], journal: Journal, signals: Signals) -> Result:
-    reserve = Reserve(slack=max(SLACK_SECONDS, SLACK_SHARE * flow_limits(way.recipe.budget).get("seconds", 0.0)))
+    reserve = Reserve()
     run = Spending(assembly, way.meter, journal, way.display, signals, Saver(way.folder, way.recipe.checkpoints, way.meter, reserve))
     with way.meter.spend(SETUP):
         if way.lines and not way.replay:
