@@ -104,6 +104,17 @@ def test_a_forecast_given_beforehand_holds_back_the_first_step() -> None:
     assert warned.begin(False, False) is None and warned.ended_by == "seconds"
 
 
+def test_where_steps_are_short_a_pace_aims_short_of_the_limit() -> None:
+    """Half a percent may be left unspent: the aim is its middle, as far as a step leaves room for that."""
+    clock = FakeClock()
+    _, pace = live("1000s", clock, Reserve(seconds={"end": 100.0}, margin=1.0))
+    assert pace.ends() == {"seconds": 1000 - 100 - 2.5}
+    pace.expect(1.0)
+    assert pace.ends() == {"seconds": 1000 - 100 - 2.0}
+    pace.expect(5.0)
+    assert pace.forecast() > 5.0 and pace.ends() == {"seconds": 900.0}
+
+
 def test_seconds_left() -> None:
     clock = FakeClock()
     _, pace = live("100s", clock, Reserve(seconds={"report": 10.0}, margin=1.0, slack=0.0))

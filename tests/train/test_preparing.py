@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -76,6 +77,24 @@ def test_a_last_evaluation_must_leave_something_to_train_on() -> None:
     prepared(digits(budget=f"{64 * forward + measuring + 1} flops", evaluate={"exams": [EXAM]}))
     with pytest.raises(InputError, match="the evaluation at the end may take "):
         prepared(digits(budget=f"{64 * forward + measuring} flops", evaluate={"exams": [EXAM]}))
+
+
+def test_a_probe_must_leave_something_to_train_on() -> None:
+    prepared(digits(budget="193 examples", probe_steps=5))
+    with pytest.raises(InputError, match="the probe takes 192 examples of a budget of 192 examples, so that nothing is left to train on"):
+        prepared(digits(budget="192 examples", probe_steps=5))
+    with pytest.raises(InputError, match="the probe takes 80 examples"):
+        prepared(digits(budget="80 examples", stages=[plain_stage(), plain_stage(name="more", batch_size=8)], probe_steps=1))
+
+
+def test_every_process_needs_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = {"batch_size": {"peak": 64, "schedule": {"linear": {"start": 1 / 64, "end": 1.0}}}}
+    recipe = digits(stages=[plain_stage(knobs=growing)])
+    prepared(recipe)
+    assembly = assemble(recipe)
+    monkeypatch.setattr(assembly, "context", dataclasses.replace(assembly.context, world=2))
+    with pytest.raises(InputError, match="stage 'train' takes 1 examples an update, and 2 processes need at least one each"):
+        prepare(assembly, Meter(recipe.budget, FakeClock()), {})
 
 
 def test_measured_steps_are_charged_and_leave_no_trace() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import language, plain_digits, plain_stage
+from small_runs import plain_digits, plain_stage
 
 from outlay.budget import Budget
 from outlay.errors import InputError
@@ -101,8 +101,8 @@ def test_yaml_and_python_say_the_same(tmp_path: Path) -> None:
     assert load_recipe(yaml.safe_load(YAML.replace("1e-1", "0.1").replace("1.5e-3", "0.0015"))) == PYTHON
 
 
-def test_what_is_dumped_loads_equal(tmp_path: Path) -> None:
-    for recipe in (PYTHON, load_recipe(plain_digits()), language()):
+def test_what_is_dumped_loads_equal(tmp_path: Path, digits_recipe: Recipe, language_recipe: Recipe) -> None:
+    for recipe in (PYTHON, digits_recipe, language_recipe):
         assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
 
 

@@ -47,7 +47,15 @@ def in_two(work: Callable[[int], object], folder: Path) -> list[int]:
         torch.distributed.destroy_process_group()
 
     processes = [child(lambda rank=rank: as_rank(rank)) for rank in range(2)]  # type: ignore[misc]
-    return [wait(process) for process in processes]
+    ended: list[int] = []
+    try:
+        for process in processes:
+            ended.append(wait(process))
+        return ended
+    finally:
+        for process in processes[len(ended) + 1 :]:  # the one before them was killed for not ending
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def spent(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:

@@ -46,17 +46,19 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
         settings: what an earlier process of this run decided (its journal's first line), which must be kept.
 
     Raises:
-        InputError: when not even one example fits the memory ceiling, or the last evaluation takes the whole budget.
+        InputError: when not even one example fits the memory ceiling, a process would get no example, or probe and last evaluation take the
+            whole budget.
     """
     kept = settings.get("micro_batches") or [None] * len(assembly.recipe.stages)
     prepared = []
     for index, size in enumerate(kept):
+        _check_smallest_batch(assembly, index)
         batch = assembly.first_batch(index)
         cost = assembly.cost_of(index, batch, meter)
         most = assembly.largest_batch(index)
         micro_batch, why = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)
         prepared.append(Prepared(batch, cost, micro_batch, why, most))
-    _check_last_evaluation(assembly, meter, prepared[0])
+    _check_overheads(assembly, meter, prepared)
     _keep_heap_tight(assembly, prepared)
     return prepared
 
@@ -76,12 +78,28 @@ def _keep_heap_tight(assembly: Assembly, prepared: list[Prepared]) -> None:
         return_freed_memory()
 
 
-def _check_last_evaluation(assembly: Assembly, meter: Meter, first: Prepared) -> None:
+def _check_smallest_batch(assembly: Assembly, index: int) -> None:
+    stage, world = assembly.recipe.stages[index], assembly.context.world
+    least = min(stage.examples(percent / 100) for percent in range(101))
+    if least < world:
+        raise InputError(f"stage {stage.name!r} takes {least} examples an update, and {world} processes need at least one each; raise batch_size")
+
+
+def _check_overheads(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:
+    first, steps = prepared[0], assembly.recipe.probe_steps
     bound = evaluation_bound(assembly, forward_flops_per_position(first.cost, first.batch))
+    probes = [_units(assembly, stage) for stage in prepared] if steps else []
     for unit, limit in flow_limits(assembly.recipe.budget).items():
-        if bound.get(unit, 0.0) and meter.spent(unit) + bound[unit] >= limit:
-            taken = f"the evaluation at the end may take {amount(unit, bound[unit])} of a budget of {amount(unit, limit)}"
-            raise InputError(f"{taken}, so that nothing is left to train on; ask less (evaluate.exams) or raise the budget")
+        probing = (steps + 1) * sum(units.get(unit, 0.0) for units in probes)
+        if (bound.get(unit) or probing) and meter.spent(unit) + probing + bound.get(unit, 0.0) >= limit:
+            parts = f"the evaluation at the end may take {amount(unit, bound.get(unit, 0.0))}"
+            taken = parts + (f" and the probe takes {amount(unit, probing)}" if probing else "") + f" of a budget of {amount(unit, limit)}"
+            raise InputError(f"{taken}, so that nothing is left to train on; ask less (evaluate.exams, probe_steps) or raise the budget")
+
+
+def _units(assembly: Assembly, stage: Prepared) -> dict[str, float]:
+    mine = count_units(stage.batch)
+    return assembly.add_up({**mine, "flops": stage.cost.flops_per_example * mine["examples"]})
 
 
 def _choose_pieces(assembly: Assembly, index: int, examples: int, cost: Cost) -> tuple[int, str]:
@@ -111,7 +129,7 @@ def measure_steps(assembly: Assembly, meter: Meter, prepared: list[Prepared], st
         saved = snapshot(assembly, stage_run)
         results.append(probe(lambda run=stage_run, batch=stage.batch: _one_step(assembly, run, batch), meter, steps))  # type: ignore[misc]
         restore(assembly, stage_run, saved)
-        units = assembly.add_up({**count_units(stage.batch), "flops": stage.cost.flops_per_example * count_units(stage.batch)["examples"]})
+        units = _units(assembly, stage)
         meter.charge("probe", **{unit: amount * results[-1].ran for unit, amount in units.items()})
     return results
 

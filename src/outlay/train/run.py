@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from outlay.budget import format_amount
 from outlay.catalog import describe
 from outlay.errors import InputError
 from outlay.meter import SETUP, Meter
@@ -165,6 +166,10 @@ def _spend(way: _Way) -> Result:
             for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
                 costs.load_state_dict(state)
             prepared = prepare(assembly, way.meter, way.settings)
+            if not way.lines and way.meter.exhausted:
+                unit = way.meter.exhausted
+                used = f"{format_amount(unit, way.recipe.budget.limits[unit])} are used up by setting up ({way.meter.spent(unit):.4g} {unit})"
+                raise InputError(f"the budget's {used}, so nothing is left to train with; raise it")
             # only here is everything known to be right
             if assembly.accelerator.is_main_process:
                 _make_folder(way)
