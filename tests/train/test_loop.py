@@ -30,13 +30,14 @@ from small_runs import (
 from torch import nn
 
 import outlay
+from outlay.context import Context
 from outlay.controllers import Plateau
 from outlay.knob import Knob
 from outlay.objectives import Classification
 from outlay.sources import Batch
 from outlay.testing import FakeClock, record
-from outlay.train import Recipe, Result, RunFailed
-from outlay.train.checkpoint import load_checkpoint
+from outlay.train import Recipe, Result, RunFailed, saving
+from outlay.train.checkpoint import Snapshot, load_checkpoint
 from outlay.train.pace import Reserve
 
 #: the module; the package shows its function under the same name
@@ -85,6 +86,21 @@ def test_seconds_are_kept_within_a_step(limit: float, noise: float, seed: int, t
     measuring = result.accounts["plan"]["seconds"]
     assert measuring == pytest.approx(0.0025 * 5, rel=noise) and set(result.accounts) >= {"train", "eval", "plan"}
     assert result.accounts["train"]["seconds"] == pytest.approx(clock.now - 5 * evaluation - measuring)
+
+
+@pytest.mark.parametrize("limit", [round(8 + 0.1 * tenth, 1) for tenth in range(0, 8)])
+def test_a_save_on_the_way_does_not_carry_the_run_over_its_limit(limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save takes as long as six steps here; what was left for the step before it may be gone after it."""
+    clock, real = FakeClock(), saving.save_checkpoint
+
+    def slowly(folder: Path, step: int, snapshot: Snapshot) -> Path:
+        clock.advance(0.5)
+        return real(folder, step, snapshot)
+
+    monkeypatch.setattr(saving, "save_checkpoint", slowly)
+    recipe = digits(budget=f"{limit}s", checkpoints={"every_seconds": 1.0, "most": 1.0})
+    result = outlay.run(paced(recipe, clock, 0.0025, 0.0), tmp_path / "run", clock=clock)
+    assert clock.now <= limit and result.accounts["checkpoint"]["seconds"] == pytest.approx(0.5 * len(lines(tmp_path / "run", "checkpoint")))
 
 
 def test_money_by_the_hour_is_kept(tmp_path: Path) -> None:
@@ -136,7 +152,8 @@ class Watching:
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         dropout = next(part.p for part in model.modules() if isinstance(part, nn.Dropout))
-        self.seen.append({"smoothing": knobs["label_smoothing"], "examples": float(len(batch["labels"])), "dropout": dropout})
+        seen = {"smoothing": knobs["label_smoothing"], "examples": float(len(batch["labels"])), "dropout": dropout}
+        self.seen.append({**seen, "sum": float(batch["inputs"].double().sum())})
         return Classification()(model, batch, knobs)
 
 
@@ -170,6 +187,18 @@ def test_every_knob_follows_the_budget(tmp_path: Path) -> None:
     matrices, vectors = load_checkpoint(newest).plain["groups"]
     assert matrices["lr"] == vectors["lr"] == steps[-1]["knobs"]["lr"]
     assert matrices["weight_decay"] == steps[-1]["knobs"]["weight_decay"] and vectors["weight_decay"] == 0.0
+
+
+def test_batches_come_one_after_the_other(tmp_path: Path) -> None:
+    """What is trained on is the stream from its beginning, each example once an epoch, whatever else is drawn on the way."""
+    watching = Watching()
+    recipe = with_objective(digits(budget="8 steps", evaluate={"every": 0.25}), watching)
+    outlay.run(recipe, tmp_path / "run")
+    stream = recipe.stages[0].source.open(Context(recipe.seed))
+    for saw in watching.seen[2:]:
+        assert saw["sum"] == float(stream.draw(32)["inputs"].double().sum())
+        stream.advance(32)
+    assert len({saw["sum"] for saw in watching.seen[2:]}) == 8
 
 
 def test_a_controller_acts_on_what_the_run_shows(tmp_path: Path) -> None:
@@ -328,8 +357,8 @@ def test_rolling_back_puts_back_weights_and_optimizer_but_not_the_data(tmp_path:
 
 def test_roll_backs_in_a_row_are_an_end(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"not finite at step 16; lower the learning rate.*run directory"):
-        outlay.run(poisoned(5, 14, 15, 16, health={"nonfinite": "roll_back"}), tmp_path / "run")
-    assert rolled_back(tmp_path / "run") == ["0", "10", "10"]
+        outlay.run(poisoned(14, 15, 16, health={"nonfinite": "roll_back"}), tmp_path / "run")
+    assert rolled_back(tmp_path / "run") == ["10", "10"]
     # with good steps between, they are not
     outlay.run(poisoned(5, 14, 15, 17, 18, health={"nonfinite": "roll_back"}), tmp_path / "well")
     assert len(rolled_back(tmp_path / "well")) == 5

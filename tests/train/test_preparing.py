@@ -98,7 +98,8 @@ def test_every_process_needs_an_example(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_measured_steps_are_charged_and_leave_no_trace() -> None:
-    recipe = digits(budget="1h", stages=[plain_stage(), plain_stage(name="more", batch_size=8)])
+    rate = {"lr": 0.01}  # a schedule that begins at 0 would move nothing
+    recipe = digits(budget="1h", stages=[plain_stage(knobs=rate), plain_stage(name="more", batch_size=8, knobs=rate)])
     assembly, meter, known = prepared(recipe)
     before, flops = state(assembly), known[0].cost.flops_per_example
     results = measure_steps(assembly, meter, known, 3)
@@ -118,7 +119,7 @@ def test_a_first_batch_that_breaks_is_refused_before_spending() -> None:
 
 def test_warming_the_compiler_up_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling itself is torch's; what counts is that every stage's shapes are run, paid for, and put back."""
-    assembly, meter, known = prepared(digits(stages=[plain_stage(), plain_stage(name="more", batch_size=8)]))
+    assembly, meter, known = prepared(digits(stages=[plain_stage(knobs={"lr": 0.01}), plain_stage(name="more", batch_size=8, knobs={"lr": 0.01})]))
     seen: list[int] = []
     monkeypatch.setattr(type(assembly.plain_module), "compile", lambda module: seen.append(0))
     assembly.plain_module.register_forward_hook(lambda module, given, out: seen.append(len(out)))
