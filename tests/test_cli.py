@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
@@ -215,14 +216,13 @@ def test_report_of_one_run_and_of_two(call: Any, ended: Path, recipe: Path) -> N
 def test_wrong_input_exits_with_2_and_leaves_nothing(
     plain: dict[str, Any], arguments: tuple[str, ...], message: str, call: Any, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touched: list[object] = []
-    real = assembly.Accelerator
-    monkeypatch.setattr(assembly, "Accelerator", lambda *given, **named: (touched.append(given), real(*given, **named))[1])
+    touched = mock.Mock(side_effect=assembly.Accelerator)
+    monkeypatch.setattr(assembly, "Accelerator", touched)
     said = call("run", written(plain), *arguments)
     assert said.code == 2 and message in said.err and "Traceback" not in said.err
     assert [path.name for path in Path().iterdir()] == ["recipe.yaml"]
     # what can be known from the recipe alone is refused before a device is taken
-    assert not touched or message == "nothing is left to train on"
+    assert not touched.called or message == "nothing is left to train on"
 
 
 def test_several_problems_are_told_at_once_with_their_lines(call: Any, recipe: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_second_interrupt_exits_with_130_at_once(recipe: Path, monkeypatch: py
                 time.sleep(300)
             return real(*arguments)
 
-        loop.update = stuck
+        loop.update = stuck  # type: ignore[assignment]
         sys.argv = ["outlay", "run", str(recipe), "--out", str(folder)]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:

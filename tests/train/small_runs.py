@@ -137,7 +137,11 @@ def audit(folder: Path) -> list[str]:
         seconds = math.fsum(book.get("seconds", 0.0) for book in accounts.values())
         if not math.isclose(seconds, line["at"], rel_tol=1e-9, abs_tol=1e-9):
             problems.append(f"line {line['n']}: the accounts hold {seconds} s and the meter says {line['at']}")
-        problems += [f"line {line['n']}: {spent[unit]} {unit} of {limit}" for unit, limit in limits.items() if spent[unit] > limit + LATE.get(unit, 0.0)]
+        problems += [
+            f"line {line['n']}: {spent[unit]} {unit} of {limit}"
+            for unit, limit in limits.items()
+            if spent[unit] > limit + LATE.get(unit, 0.0)
+        ]
     for account, book in result["accounts"].items():
         for unit, amount in book.items():
             seen = run.accounts.get(account, {}).get(unit, 0.0)

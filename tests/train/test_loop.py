@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,9 +38,6 @@ from outlay.testing import FakeClock, record
 from outlay.train import Recipe, Result, RunFailed, saving
 from outlay.train.checkpoint import Snapshot, load_checkpoint
 from outlay.train.pace import Reserve
-
-#: the module; the package shows its function under the same name
-run = importlib.import_module("outlay.train.run")
 
 TEXT_EXAM = {"held_out_loss": {"examples": 4, "batch_size": 4}}
 
@@ -100,7 +96,9 @@ def test_a_save_on_the_way_does_not_carry_the_run_over_its_limit(limit: float, t
     monkeypatch.setattr(saving, "save_checkpoint", slowly)
     recipe = digits(budget=f"{limit}s", checkpoints={"every_seconds": 1.0, "most": 1.0})
     result = outlay.run(paced(recipe, clock, 0.0025, 0.0), tmp_path / "run", clock=clock)
-    assert clock.now <= limit and result.accounts["checkpoint"]["seconds"] == pytest.approx(0.5 * len(lines(tmp_path / "run", "checkpoint")))
+    assert clock.now <= limit and result.accounts["checkpoint"]["seconds"] == pytest.approx(
+        0.5 * len(lines(tmp_path / "run", "checkpoint"))
+    )
 
 
 def test_money_by_the_hour_is_kept(tmp_path: Path) -> None:

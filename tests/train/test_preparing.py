@@ -119,7 +119,9 @@ def test_a_first_batch_that_breaks_is_refused_before_spending() -> None:
 
 def test_warming_the_compiler_up_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling itself is torch's; what counts is that every stage's shapes are run, paid for, and put back."""
-    assembly, meter, known = prepared(digits(stages=[plain_stage(knobs={"lr": 0.01}), plain_stage(name="more", batch_size=8, knobs={"lr": 0.01})]))
+    assembly, meter, known = prepared(
+        digits(stages=[plain_stage(knobs={"lr": 0.01}), plain_stage(name="more", batch_size=8, knobs={"lr": 0.01})])
+    )
     seen: list[int] = []
     monkeypatch.setattr(type(assembly.plain_module), "compile", lambda module: seen.append(0))
     assembly.plain_module.register_forward_hook(lambda module, given, out: seen.append(len(out)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -62,12 +63,16 @@ def spent(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """Spend a recipe in two processes; return what each of them says of it."""
 
     def work(rank: int) -> dict[str, Any]:
-        module: list[torch.nn.Module] = []
-        real = assembly.assemble
-        run_module = sys.modules["outlay.train.run"]
-        run_module.assemble = lambda *arguments, **named: (made := real(*arguments, **named), module.append(made.plain_module))[0]  # type: ignore[attr-defined]
+        made: list[assembly.Assembly] = []
+        run_module = importlib.import_module("outlay.train.run")
+
+        def assemble(*arguments: Any, **named: Any) -> assembly.Assembly:
+            made.append(assembly.assemble(*arguments, **named))
+            return made[0]
+
+        run_module.assemble = assemble  # type: ignore[attr-defined]
         result = outlay.run(recipe, folder)
-        sums = [float(p.detach().double().sum()) for p in module[0].parameters()]
+        sums = [float(p.detach().double().sum()) for p in made[0].plain_module.parameters()]
         return {"steps": result.steps, "ended_by": result.ended_by, "spent": result.spent, "weights": sums, "lost": result.lost}
 
     assert in_two(work, folder.parent) == [0, 0]

@@ -82,7 +82,9 @@ def _check_smallest_batch(assembly: Assembly, index: int) -> None:
     stage, world = assembly.recipe.stages[index], assembly.context.world
     least = min(stage.examples(percent / 100) for percent in range(101))
     if least < world:
-        raise InputError(f"stage {stage.name!r} takes {least} examples an update, and {world} processes need at least one each; raise batch_size")
+        raise InputError(
+            f"stage {stage.name!r} takes {least} examples an update, and {world} processes need at least one each; raise batch_size"
+        )
 
 
 def _check_overheads(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:

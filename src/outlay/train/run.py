@@ -168,7 +168,9 @@ def _spend(way: _Way) -> Result:
             prepared = prepare(assembly, way.meter, way.settings)
             if not way.lines and way.meter.exhausted:
                 unit = way.meter.exhausted
-                used = f"{format_amount(unit, way.recipe.budget.limits[unit])} are used up by setting up ({way.meter.spent(unit):.4g} {unit})"
+                used = (
+                    f"{format_amount(unit, way.recipe.budget.limits[unit])} are used up by setting up ({way.meter.spent(unit):.4g} {unit})"
+                )
                 raise InputError(f"the budget's {used}, so nothing is left to train with; raise it")
             # only here is everything known to be right
             if assembly.accelerator.is_main_process:

@@ -58,6 +58,7 @@ def update(assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping
         step: number of the step in the run, from 1.
     """
     accelerator, objective = assembly.accelerator, stage_run.objective
+    told = {**objective.knobs, **knobs}
     pieces = cut(batch, stage_run.micro_batch)
     weights = [objective.weight(piece) for piece in pieces]
     total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
@@ -67,7 +68,7 @@ def update(assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping
         last = number == len(pieces) - 1
         with seeded(assembly.recipe.seed, f"dropout/{assembly.context.rank}", step * 4096 + number), _syncing(assembly, last):
             with accelerator.autocast():
-                loss, measures = objective(assembly.module, here, knobs)
+                loss, measures = objective(assembly.module, here, told)
             # processes average their gradients; multiplying by their number makes it the sum that the weights ask for
             accelerator.backward(loss * (weight / total * accelerator.num_processes))
         for name, value in {"loss": loss, **measures}.items():
