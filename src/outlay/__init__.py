@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from outlay.meter import Meter
     from outlay.record import Record
     from outlay.reporting import report
-    from outlay.train import Evaluate, Recipe, Result, Stage, load_recipe, plan, replay, resume, run  # type: ignore[no-redef]  # also a module
+    from outlay.train import Evaluate, Recipe, Result, Stage, load_recipe, plan
+    from outlay.train.run import replay, resume, run
 
 #: public name -> (module, attribute); imported on first use, so that ``import outlay`` costs nothing
 _PUBLIC: dict[str, tuple[str, str]] = {

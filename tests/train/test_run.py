@@ -22,6 +22,7 @@ from outlay.budget import Budget
 from outlay.errors import CheckpointError, InputError
 from outlay.record import Record
 from outlay.reporting import Quiet
+from outlay.testing import FakeClock
 from outlay.train import Recipe, Result, finishing
 from outlay.train.checkpoint import checkpoints, load_checkpoint
 from outlay.train.journal import read_journal
@@ -153,6 +154,13 @@ def test_wrong_input_creates_nothing(tmp_path: Path) -> None:
     for recipe in wrong:
         with pytest.raises(InputError):
             outlay.run(recipe, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_setting_up_uses_up_is_refused(tmp_path: Path) -> None:
+    clock = FakeClock(100.0)
+    with pytest.raises(InputError, match=r"5s are used up by setting up \(9 seconds\), so nothing is left to train with; raise it"):
+        outlay.run(digits(budget="5s"), tmp_path / "run", clock=clock, began=91.0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,7 +57,7 @@ def test_a_run_limited_by_seconds_is_repeated(tmp_path: Path) -> None:
 
 
 def test_on_the_real_clock_and_from_its_own_recipe(tmp_path: Path) -> None:
-    recipe = digits(budget="1s", evaluate={"exams": [EXAM], "every": 0.25})
+    recipe = digits(budget="2s", evaluate={"exams": [EXAM], "every": 0.25})
     assemble(recipe)  # what is imported and read for the first time may take longer than the budget
     first = outlay.run(recipe, tmp_path / "run")
     assert first.ended_by == "seconds" and first.steps > 1

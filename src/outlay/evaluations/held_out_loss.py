@@ -71,7 +71,7 @@ class _Sitting:
         for batch in self.batches:
             here = {name: column.to(self.context.device) for name, column in batch.items()}
             units = self.exam.objective.weight(batch)
-            loss, measures = self.exam.objective(model, here, {})
+            loss, measures = self.exam.objective(model, here, dict(self.exam.objective.knobs))
             for name, value in {"loss": loss, **measures}.items():
                 sums[name] = sums.get(name, 0.0) + units * float(value)
             weight += units

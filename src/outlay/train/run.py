@@ -166,8 +166,8 @@ def _spend(way: _Way) -> Result:
             for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
                 costs.load_state_dict(state)
             prepared = prepare(assembly, way.meter, way.settings)
-            if not way.lines and way.meter.exhausted:
-                unit = way.meter.exhausted
+            if not way.lines and assembly.agree([float(way.meter.exhausted is not None)])[0]:
+                unit = way.meter.exhausted or next(iter(way.recipe.budget.limits))
                 used = (
                     f"{format_amount(unit, way.recipe.budget.limits[unit])} are used up by setting up ({way.meter.spent(unit):.4g} {unit})"
                 )
