@@ -20,6 +20,7 @@ from outlay.train.checkpoint import Snapshot
 from outlay.train.journal import Journal
 from outlay.train.pace import Go, Pace
 from outlay.train.saving import Saver
+from outlay.train.shaping import rows_a_piece, shape_batch
 from outlay.train.signals import Signals
 from outlay.train.update import Outcome, set_knobs, update
 
@@ -82,12 +83,13 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
         with meter.spend("data"):
-            batch = stage_run.stream.draw(count)
-            cost = step_cost(run, stage_run, batch)
+            drawn = stage_run.stream.draw(count)
+            batch = shape_batch(drawn, knobs)
+            cost = step_cost(run, stage_run, batch, drawn)
         if not pace.fits(cost):
             return "spent"
         with meter.spend("train"):
-            outcome = update(run.assembly, stage_run, batch, knobs, run.step + 1)
+            outcome = update(run.assembly, stage_run, batch, knobs, run.step + 1, rows_a_piece(stage_run.micro_batch, drawn, batch))
             meter.charge("train", **cost)
         stage_run.stream.advance(count)
         with meter.spend("record"):
@@ -98,11 +100,14 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         rehearse_if_due(run, stage_run, pace, go.progress)
 
 
-def step_cost(run: Spending, stage_run: StageRun, batch: Batch) -> dict[str, float]:
-    """Return what training on the batch uses of every counted unit, over all processes; a shape not seen before is measured, and charged."""
+def step_cost(run: Spending, stage_run: StageRun, batch: Batch, drawn: Batch) -> dict[str, float]:
+    """Return what training on the batch uses of every counted unit, over all processes; a shape not seen before is measured, and charged.
+
+    Examples are counted as drawn from the source, whatever shape they are trained in.
+    """
     cost = run.assembly.cost_of(stage_run.index, batch, run.meter)
     units = count_units(batch)
-    mine = {**units, "flops": cost.flops_per_example * units["examples"]}
+    mine = {**units, "examples": count_units(drawn)["examples"], "flops": cost.flops_per_example * units["examples"]}
     return {"steps": 1.0, **run.assembly.add_up(mine)}
 
 

@@ -17,6 +17,7 @@ from outlay.planning.text import amount
 from outlay.sources.base import Batch, count_units
 from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage, restore, snapshot
 from outlay.train.pace import flow_limits
+from outlay.train.shaping import check_shapes
 from outlay.train.update import set_knobs, update
 
 
@@ -54,6 +55,7 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
     for index, size in enumerate(kept):
         _check_smallest_batch(assembly, index)
         batch = assembly.first_batch(index)
+        check_shapes(assembly.recipe.stages[index].knobs, batch)
         cost = assembly.cost_of(index, batch, meter)
         most = assembly.largest_batch(index)
         micro_batch, why = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)

@@ -18,8 +18,9 @@ from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec
 from outlay.sources.base import Source
 
-#: knobs that the loop itself reads: norm to which gradients are clipped, examples an update, dropout probability of every dropout layer
-LOOP_KNOBS = ("clip", "batch_size", "dropout")
+#: knobs that the loop itself reads: norm to which gradients are clipped, examples an update, dropout probability of every dropout layer,
+#: tokens a row is cut to, pixels a side that images are brought to
+LOOP_KNOBS = ("clip", "batch_size", "dropout", "length", "resolution")
 #: units that every training step spends whatever its source is
 ALWAYS_SPENT = ("steps", "seconds", "flops", "usd", "examples")
 
@@ -36,7 +37,8 @@ class Stage:
         optimizer: what turns gradients into updates.
         batch_size: examples an update, over all processes, > 0; the knob ``batch_size`` may change it during the run.
         knobs: quantities that follow the budget, by name: the optimizer's (``lr``, ``weight_decay`` ...), the objective's
-            (``label_smoothing`` ...), and the loop's ``clip``, ``batch_size`` and ``dropout``. A plain number is a constant.
+            (``label_smoothing`` ...), and the loop's ``clip``, ``batch_size``, ``dropout``, ``length`` (tokens that rows of text are cut to) and
+            ``resolution`` (pixels that images' height is brought to). A plain number is a constant.
     """
 
     source: Source

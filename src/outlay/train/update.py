@@ -46,7 +46,9 @@ def set_knobs(assembly: Assembly, stage_run: StageRun, progress: float) -> dict[
     return values
 
 
-def update(assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], step: int) -> Outcome:
+def update(
+    assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], step: int, micro_batch: int | None = None
+) -> Outcome:
     """Compute the gradient of the mean loss over the whole batch and take an optimizer step.
 
     The batch is cut into pieces of ``micro_batch`` examples; each piece's mean loss is weighted by its supervised units, so that the gradient
@@ -56,10 +58,11 @@ def update(assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping
         batch: this process's part, on the CPU.
         knobs: the values followed in this step.
         step: number of the step in the run, from 1.
+        micro_batch: rows a piece; None for the stage's own.
     """
     accelerator, objective = assembly.accelerator, stage_run.objective
     told = {**objective.knobs, **knobs}
-    pieces = cut(batch, stage_run.micro_batch)
+    pieces = cut(batch, micro_batch or stage_run.micro_batch)
     weights = [objective.weight(piece) for piece in pieces]
     total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
     sums: dict[str, torch.Tensor] = {}
