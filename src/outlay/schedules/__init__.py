@@ -6,9 +6,15 @@ from outlay.schedules.base import Schedule
 from outlay.schedules.compose import Product, Sequence
 from outlay.schedules.constant import Constant
 from outlay.schedules.cosine import Cosine
+from outlay.schedules.cosine_restarts import CosineRestarts
+from outlay.schedules.exponential import Exponential
+from outlay.schedules.inverse_square_root import InverseSquareRoot
 from outlay.schedules.linear import Linear
+from outlay.schedules.one_cycle import OneCycle
+from outlay.schedules.polynomial import Polynomial
 from outlay.schedules.rex import Rex
 from outlay.schedules.sampled import Sampled
+from outlay.schedules.step_decay import StepDecay
 from outlay.schedules.warmup import Warmup
 from outlay.schedules.warmup_stable_decay import WarmupStableDecay
 
@@ -18,6 +24,12 @@ METHODS: dict[str, type] = {
     "cosine": Cosine,
     "rex": Rex,
     "warmup_stable_decay": WarmupStableDecay,
+    "step_decay": StepDecay,
+    "exponential": Exponential,
+    "polynomial": Polynomial,
+    "inverse_square_root": InverseSquareRoot,
+    "cosine_restarts": CosineRestarts,
+    "one_cycle": OneCycle,
     "warmup": Warmup,
     "sampled": Sampled,
     "product": Product,
@@ -28,12 +40,18 @@ __all__ = [
     "METHODS",
     "Constant",
     "Cosine",
+    "CosineRestarts",
+    "Exponential",
+    "InverseSquareRoot",
     "Linear",
+    "OneCycle",
+    "Polynomial",
     "Product",
     "Rex",
     "Sampled",
     "Schedule",
     "Sequence",
+    "StepDecay",
     "Warmup",
     "WarmupStableDecay",
 ]
