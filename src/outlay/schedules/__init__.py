@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outlay.schedules.base import Schedule
+from outlay.schedules.batch_scaling import LinearScaling, SquareRootScaling
 from outlay.schedules.compose import Product, Sequence
 from outlay.schedules.constant import Constant
 from outlay.schedules.cosine import Cosine
@@ -34,6 +35,8 @@ METHODS: dict[str, type] = {
     "sampled": Sampled,
     "product": Product,
     "sequence": Sequence,
+    "linear_scaling": LinearScaling,
+    "square_root_scaling": SquareRootScaling,
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Exponential",
     "InverseSquareRoot",
     "Linear",
+    "LinearScaling",
     "OneCycle",
     "Polynomial",
     "Product",
@@ -51,6 +55,7 @@ __all__ = [
     "Sampled",
     "Schedule",
     "Sequence",
+    "SquareRootScaling",
     "StepDecay",
     "Warmup",
     "WarmupStableDecay",
