@@ -11,6 +11,7 @@ from outlay.schedules.cosine_restarts import CosineRestarts
 from outlay.schedules.exponential import Exponential
 from outlay.schedules.inverse_square_root import InverseSquareRoot
 from outlay.schedules.linear import Linear
+from outlay.schedules.multigrid import LongCycle
 from outlay.schedules.one_cycle import OneCycle
 from outlay.schedules.polynomial import Polynomial
 from outlay.schedules.rex import Rex
@@ -37,6 +38,7 @@ METHODS: dict[str, type] = {
     "sequence": Sequence,
     "linear_scaling": LinearScaling,
     "square_root_scaling": SquareRootScaling,
+    "long_cycle": LongCycle,
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "InverseSquareRoot",
     "Linear",
     "LinearScaling",
+    "LongCycle",
     "OneCycle",
     "Polynomial",
     "Product",
