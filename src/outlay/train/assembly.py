@@ -28,6 +28,7 @@ from outlay.planning.cost import Cost, Costs
 from outlay.planning.text import size
 from outlay.sources.base import Batch, Stream
 from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
+from outlay.train.measuring import Measuring
 from outlay.train.recipe import Recipe, Stage
 
 
@@ -126,6 +127,7 @@ class StageRun:
     rolled_back: int = 0
     first_step: int = 0
     losses: list[float] = field(default_factory=list)
+    measuring: Measuring = field(default_factory=Measuring)
 
 
 def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
@@ -203,8 +205,9 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
     every = assembly.recipe.evaluate.every
     return StageRun(
-        stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None
-    )
+        stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None,
+        measuring=Measuring(stage.measured()),
+    )  # fmt: skip
 
 
 # ---- snapshots: the one way to look ahead or go back ------------------------------------------------------------------------------------
@@ -232,7 +235,8 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
         "losses": stage_run.losses,
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
-    return Snapshot({"model": weights, "optimizer": {name: t.detach().cpu().clone() for name, t in tensors.items()}}, plain)
+    optimizer = {name: t.detach().cpu().clone() for name, t in tensors.items()}
+    return Snapshot({"model": weights, "optimizer": optimizer, "direction": stage_run.measuring.state()}, plain)
 
 
 def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
@@ -249,6 +253,7 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     for name in ("starts", "micro_batch", "next_evaluation", "bad_in_a_row", "rolled_back", "first_step"):
         setattr(stage_run, name, saved.plain[name])
     stage_run.losses = list(saved.plain["losses"])
+    stage_run.measuring.load_state(saved.tensors.get("direction", {}), assembly.parameters())
     if assembly.accelerator.scaler is not None and saved.plain["scaler"]:
         assembly.accelerator.scaler.load_state_dict(saved.plain["scaler"])
 

@@ -110,8 +110,14 @@ def _choose_pieces(assembly: Assembly, index: int, examples: int, cost: Cost) ->
     recipe = assembly.recipe
     if recipe.micro_batch is not None:
         return min(recipe.micro_batch, examples), "the recipe says so"
-    ceiling = recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)
+    ceiling = (recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)) - _kept_beside(assembly, index)
     return choose_micro_batch(assembly.plain_module, recipe.stages[index].optimizer, cost, examples, ceiling)
+
+
+def _kept_beside(assembly: Assembly, index: int) -> int:
+    """Return the bytes that a stage keeps beside model and optimizer: the direction of the last update, where somebody asks for it."""
+    asked = "descent_alignment" in assembly.recipe.stages[index].measured()
+    return sum(p.numel() * p.element_size() for _, p in assembly.parameters()) if asked else 0
 
 
 def warm_up_compiler(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:

@@ -17,6 +17,7 @@ from outlay.objectives.next_token import NextToken
 from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec
 from outlay.sources.base import Source
+from outlay.train.measuring import MEASURES
 
 #: knobs that the loop itself reads: norm to which gradients are clipped, examples an update, dropout probability of every dropout layer,
 #: tokens a row is cut to, pixels a side that images are brought to
@@ -39,6 +40,8 @@ class Stage:
         knobs: quantities that follow the budget, by name: the optimizer's (``lr``, ``weight_decay`` ...), the objective's
             (``label_smoothing`` ...), and the loop's ``clip``, ``batch_size``, ``dropout``, ``length`` (tokens that rows of text are cut to) and
             ``resolution`` (pixels that images' height is brought to). A plain number is a constant.
+        measure: what else each step measures, into its record's metrics: ``gradient_l1`` (L1 norm of the whole gradient before clipping),
+            ``descent_alignment`` (the gradient against the direction of the update before). Controllers ask for what they need themselves.
     """
 
     source: Source
@@ -48,9 +51,11 @@ class Stage:
     optimizer: OptimizerSpec = field(default_factory=AdamW)
     batch_size: int = 32
     knobs: dict[str, Knob] = field(default_factory=dict)
+    measure: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "knobs", {name: as_knob(value) for name, value in self.knobs.items()})
+        object.__setattr__(self, "measure", tuple(self.measure))
         problems = []
         if not (self.share > 0 and math.isfinite(self.share)):
             problems.append(Problem("share", f"must be a finite number > 0, found {self.share}"))
@@ -60,8 +65,22 @@ class Stage:
         for name in self.knobs:
             if name not in accepted:
                 problems.append(Problem(f"knobs.{name}", f"no part of this stage reads the knob {name!r}{nearest(name, accepted)}"))
+        for where, asked in self._asked():
+            if asked not in MEASURES:
+                problems.append(Problem(where, f"asks to measure {asked!r}, which no step can; accepted: {', '.join(MEASURES)}"))
         if problems:
             raise InputError(problems)
+
+    def measured(self) -> frozenset[str]:
+        """Return the names of all that the steps measure because the stage or a controller asks for it."""
+        return frozenset(asked for _, asked in self._asked())
+
+    def _asked(self) -> list[tuple[str, str]]:
+        """Return who asks, as a path, and for what."""
+        asked = [("measure", name) for name in self.measure]
+        for name, knob in self.knobs.items():
+            asked += [(f"knobs.{name}", need) for part in knob.controllers() for need in getattr(part, "needs", ())]
+        return asked
 
     def examples(self, progress: float) -> int:
         """Return how many examples an update takes at ``progress`` in [0, 1], before any controller has acted."""

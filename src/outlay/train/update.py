@@ -24,7 +24,7 @@ class Outcome:
     Args:
         loss: mean over the batch's supervised units, over all processes.
         gradient_norm: before clipping.
-        metrics: the objective's further measures, averaged alike.
+        metrics: the objective's further measures, averaged alike, and what was asked to be measured of gradient and update.
         finite: False when loss or gradient is not finite; then nothing was changed.
     """
 
@@ -77,21 +77,28 @@ def update(
         for name, value in {"loss": loss, **measures}.items():
             part = value.detach() * (weight / total)
             sums[name] = sums[name] + part if name in sums else part
-    return _step(assembly, stage_run, sums, knobs.get("clip"))
+    return _step(assembly, stage_run, sums, knobs)
 
 
-def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tensor], clip: float | None) -> Outcome:
-    accelerator, optimizer = assembly.accelerator, stage_run.optimizer
-    parameters = [p for _, p in assembly.parameters()]
-    norm = accelerator.clip_grad_norm_(parameters, clip if clip is not None else math.inf)
+def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tensor], knobs: Mapping[str, float]) -> Outcome:
+    accelerator, optimizer, measuring = assembly.accelerator, stage_run.optimizer, stage_run.measuring
+    named = assembly.parameters()
+    parameters, clip = [p for _, p in named], knobs.get("clip", math.inf)
+    # what is measured is the gradient unscaled and not yet clipped
+    norm = accelerator.clip_grad_norm_(parameters, math.inf if measuring.asked else clip)
+    measured = measuring.gradient(named)
+    if measuring.asked and clip < math.inf:
+        nn.utils.clip_grad_norm_(parameters, clip)
     seen = assembly.add_up({name: float(value) for name, value in sums.items()})
     gradient_norm = float(norm) if norm is not None else math.nan
     finite = math.isfinite(seen["loss"]) and math.isfinite(gradient_norm)
     if finite:
+        measuring.before_update(named)
         optimizer.step()
+        measuring.after_update(named, knobs.get("lr"))
     optimizer.zero_grad(set_to_none=True)
     loss = seen.pop("loss")
-    return Outcome(loss, gradient_norm, seen, finite)
+    return Outcome(loss, gradient_norm, seen | measured, finite)
 
 
 def _syncing(assembly: Assembly, last: bool) -> AbstractContextManager[None]:
