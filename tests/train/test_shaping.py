@@ -195,6 +195,10 @@ def test_a_run_trains_on_images_of_another_size(tmp_path: Path) -> None:
             r"needs images of shape \(channels, height, width\), and this source yields inputs of shape \(8, 8\); set channels: true",
         ),
         (lambda: images(resolution={"peak": 8, "schedule": "linear"}), r"knobs.resolution: must be >= 1 throughout, and falls to 0"),
+        (
+            lambda: images(resolution={"peak": 8, "schedule": {"linear": {"end": 0.25}}}),
+            r"knobs.resolution: falls to 2, and the model cannot take that: .* Output size is too small",
+        ),
     ],
 )
 def test_what_cannot_be_shaped_is_refused_before_anything_is_spent(recipe: Any, message: str, tmp_path: Path) -> None:
@@ -205,6 +209,6 @@ def test_what_cannot_be_shaped_is_refused_before_anything_is_spent(recipe: Any, 
 
 def test_text_has_no_pixels_and_rows_need_two_tokens() -> None:
     with pytest.raises(InputError, match="this source yields no inputs"):
-        check_shapes({"resolution": Knob(4.0)}, rows([4], 4))
+        check_shapes({"resolution": Knob(4.0)}, rows([4], 4), len)
     with pytest.raises(InputError, match=r"knobs.length: must be >= 2 throughout, and falls to 1"):
-        check_shapes({"length": Knob(1.0)}, rows([4], 4))
+        check_shapes({"length": Knob(1.0)}, rows([4], 4), len)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
     for index, size in enumerate(kept):
         _check_smallest_batch(assembly, index)
         batch = assembly.first_batch(index)
-        check_shapes(assembly.recipe.stages[index].knobs, batch)
+        check_shapes(assembly.recipe.stages[index].knobs, batch, partial(assembly.cost_of, index, meter=meter))
         cost = assembly.cost_of(index, batch, meter)
         most = assembly.largest_batch(index)
         micro_batch, why = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn import functional
@@ -103,8 +103,13 @@ def rows_a_piece(micro_batch: int, drawn: Batch, shaped: Batch) -> int:
     return micro_batch * max(1, drawn["input_ids"].shape[1] // shaped["input_ids"].shape[1])
 
 
-def check_shapes(knobs: Mapping[str, Knob], batch: Batch) -> None:
-    """Refuse shape knobs that this batch's source cannot follow or whose value is ever too small, before anything is spent.
+def check_shapes(knobs: Mapping[str, Knob], batch: Batch, measure: Callable[[Batch], object]) -> None:
+    """Refuse shape knobs that the source or the model cannot follow at their smallest value, before anything is spent.
+
+    Args:
+        knobs: the stage's.
+        batch: as its source yields it.
+        measure: runs the model on a shaped batch, as is done at the first update of that shape.
 
     Raises:
         InputError: naming the knob.
@@ -115,4 +120,8 @@ def check_shapes(knobs: Mapping[str, Knob], batch: Batch) -> None:
         smallest = min(knobs[name].value(percent / 100) for percent in range(101))
         if round(smallest) < least:
             raise InputError([Problem(f"knobs.{name}", f"must be >= {least} throughout, and falls to {smallest:.4g}")])
-        shape_batch(batch, {name: smallest})
+        shaped = shape_batch(batch, {name: smallest})
+        try:
+            measure(shaped)
+        except RuntimeError as error:  # torch's layers say so when an input is too small for them
+            raise InputError([Problem(f"knobs.{name}", f"falls to {smallest:.4g}, and the model cannot take that: {error}")]) from error

@@ -21,7 +21,7 @@ STEPS = (0.8,)
 def images(budget: str, knobs: dict[str, Any]) -> Recipe:
     source = {"images": {"name": "digits", "channels": True}}
     recipe = digits(
-        budget=budget, model={"cnn": {"widths": [4, 8]}}, stages=[plain_stage(source=source, optimizer="sgd", knobs={})],
+        budget=budget, model={"cnn": {"widths": [8]}}, stages=[plain_stage(source=source, optimizer="sgd", knobs={})],
         evaluate={"exams": [EXAM], "start": False},
     )  # fmt: skip
     return dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], knobs=knobs),))
@@ -49,7 +49,7 @@ def test_images_in_examples(tmp_path: Path) -> None:
     shapes = [(round(batch), round(side)) for batch, side in seen(tmp_path / "run", "batch_size", "resolution")]
     assert runs(shapes) == [(32, 3), (16, 4), (8, 6), (4, 8)]
     assert [line["charged"]["train"]["examples"] for line in lines(tmp_path / "run", "step")] == [batch for batch, _ in shapes]
-    # the shares of the card of the paper, counted in examples: 8, 4, 2, 1 parts of the cycle and a fine-tuning phase of 0.25
+    # the shares of the construction, counted in examples: 8, 4, 2, 1 parts of the cycle and a fine-tuning phase of 0.25
     spent = {shape: sum(batch for batch, side in shapes if side == shape) for shape in (3, 4, 6, 8)}
     total = sum(spent.values())
     parts = {3: 0.8 * 8, 4: 0.8 * 4, 6: 0.8 * 2, 8: 0.8 * 1 + 0.2 * 4}
@@ -82,7 +82,7 @@ def test_images_in_flops_with_a_short_cycle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", ["tokens", "flops", "examples"])
 def test_text(unit: str, tmp_path: Path) -> None:
     """8 rows of 32 tokens an update: 64 of 4, 32 of 8, 16 of 16, 8 of 32."""
-    budget = {"tokens": "5k tokens", "flops": "2.5e8 flops", "examples": "170 examples"}[unit]
+    budget = {"tokens": "5k tokens", "flops": "4.5e8 flops", "examples": "170 examples"}[unit]
     result = outlay.run(text(budget, multigrid_text(8, 32, 0.001, steps=STEPS)), tmp_path / "run")
     assert result.ended_by == unit and audit(tmp_path / "run") == []
     assert runs(seen(tmp_path / "run", "length")) == [(4,), (8,), (16,), (32,)]
