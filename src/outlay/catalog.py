@@ -44,6 +44,7 @@ FAMILIES: dict[str, str] = {
     "objectives": "Objective",
     "optim": "OptimizerSpec",
     "evaluations": "Exam",
+    "open_ended": "OpenSchedule",
 }
 
 

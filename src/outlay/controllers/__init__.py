@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from outlay.controllers.base import Controller
+from outlay.controllers.discount import AutomaticDiscount
+from outlay.controllers.fedhyper import FedHyper
+from outlay.controllers.hypergradient import Hypergradient
+from outlay.controllers.open_ended import OpenEnded
 from outlay.controllers.plateau import Plateau
 from outlay.controllers.short_cycle import ShortCycle
+from outlay.controllers.spike_back_off import SpikeBackOff
 
 METHODS: dict[str, type] = {
     "plateau": Plateau,
+    "open_ended": OpenEnded,
+    "hypergradient": Hypergradient,
+    "fedhyper": FedHyper,
+    "spike_back_off": SpikeBackOff,
+    "automatic_discount": AutomaticDiscount,
     "short_cycle": ShortCycle,
 }
 
 __all__ = [
     "METHODS",
+    "AutomaticDiscount",
     "Controller",
+    "FedHyper",
+    "Hypergradient",
+    "OpenEnded",
     "Plateau",
     "ShortCycle",
+    "SpikeBackOff",
 ]

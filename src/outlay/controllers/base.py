@@ -14,6 +14,12 @@ class Controller(Schedule, Protocol):
 
     Invariants, held by ``outlay.testing.check_controller``: ``value`` changes nothing; the value depends only on the records observed, in
     order; the state is plain values, survives JSON, and continuing from it equals never having stopped.
+
+    A controller that needs something measured which a run does not measure by itself names it in a class variable
+    ``needs: ClassVar[tuple[str, ...]]``; without one it needs nothing. The measures are found among the record's metrics.
+    ``descent_alignment`` is g_t . d_{t-1}, g_t the gradient of this step and d_{t-1} = (w_{t-2} - w_{t-1}) / lr_{t-1} the direction in
+    which the previous update went; with plain SGD that is g_{t-1}. ``gradient_l1`` is the sum of the gradient's absolute entries.
+    A step for which there is nothing to measure, such as the first, leaves them out.
     """
 
     def observe(self, record: Record) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from outlay.testing.open_ended import check_open_schedule
 from outlay.testing.plain import (
     FakeClock,
     check_controller,
@@ -18,6 +19,7 @@ from outlay.testing.plain import (
     record,
     tuned_loss,
 )
+from outlay.testing.simulators import river_valley_loss
 
 if TYPE_CHECKING:
     from outlay.testing.evaluations import check_exam
@@ -40,12 +42,14 @@ __all__ = [
     "check_exam",
     "check_model",
     "check_objective",
+    "check_open_schedule",
     "check_optimizer",
     "check_resumable",
     "check_schedule",
     "check_source",
     "expected_loss",
     "record",
+    "river_valley_loss",
     "tuned_loss",
 ]
 
