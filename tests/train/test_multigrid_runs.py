@@ -82,7 +82,7 @@ def test_images_in_flops_with_a_short_cycle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", ["tokens", "flops", "examples"])
 def test_text(unit: str, tmp_path: Path) -> None:
     """8 rows of 32 tokens an update: 64 of 4, 32 of 8, 16 of 16, 8 of 32."""
-    budget = {"tokens": "5k tokens", "flops": "4.5e8 flops", "examples": "170 examples"}[unit]
+    budget = {"tokens": "5k tokens", "flops": "1.2e9 flops", "examples": "170 examples"}[unit]
     result = outlay.run(text(budget, multigrid_text(8, 32, 0.001, steps=STEPS)), tmp_path / "run")
     assert result.ended_by == unit and audit(tmp_path / "run") == []
     assert runs(seen(tmp_path / "run", "length")) == [(4,), (8,), (16,), (32,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outlay.models.autoencoder import VariationalAutoencoder
 from outlay.models.base import Loaded, ModelSpec
 from outlay.models.cnn import Cnn
 from outlay.models.mlp import Mlp
@@ -15,6 +16,17 @@ METHODS: dict[str, type] = {
     "mlp": Mlp,
     "cnn": Cnn,
     "python": PythonModel,
+    "variational_autoencoder": VariationalAutoencoder,
 }
 
-__all__ = ["METHODS", "Cnn", "Loaded", "Mlp", "ModelSpec", "Pretrained", "PythonModel", "Transformer"]
+__all__ = [
+    "METHODS",
+    "Cnn",
+    "Loaded",
+    "Mlp",
+    "ModelSpec",
+    "Pretrained",
+    "PythonModel",
+    "Transformer",
+    "VariationalAutoencoder",
+]
