@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_images_in_flops_with_a_short_cycle(tmp_path: Path) -> None:
     # the last phase: sizes 4, 6 and 8 in turn, wherever in the cycle it begins
     late = [shape for shape, line in zip(shapes, steps, strict=True) if line["progress"] > 0.85]
     assert set(late) == {(16, 4), (8, 6), (4, 8)}
-    assert all(one != other for one, other in zip(late, late[1:], strict=False)) and late[:3] == late[3:6]
+    assert all(one != other for one, other in pairwise(late)) and late[:3] == late[3:6]
     # the first: the long cycle's size is below the short cycle's, and stays
     assert set(shapes[:3]) == {(32, 3)}
     for line in steps:
