@@ -32,7 +32,8 @@ class Refined:
         order: 2 for SGD, with L2 norms as the journal has them; 1 for Adam and its kin, with L1 norms. That the weights of Adam are 1 / g
             is less certain than the rest.
         tau: width of the median filter as a share of the run, in [0, 1]: 2 floor(tau T / 2) + 1 steps.
-        metric: name of the norm in the lines of a journal: ``gradient_norm``, or one of the step's metrics, such as ``gradient_l1``.
+        metric: name of the norm in the lines of a journal: ``gradient_norm``, or one of the step's metrics, such as the ``gradient_l1`` that
+            a stage's ``measure`` asks for.
 
     Raises:
         InputError: when a file cannot be read or does not hold one norm for every step.
