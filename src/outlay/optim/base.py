@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+
+from outlay.errors import MissingExtra
 
 #: key of a parameter group under which factors for single knobs stand: {"weight_decay": 0.0} exempts the group
 SCALES = "scales"
@@ -39,3 +43,53 @@ def follow(optimizer: torch.optim.Optimizer, name: str, value: float) -> None:
     """Write a knob's value into every parameter group, times the group's own factor for it."""
     for group in optimizer.param_groups:
         group[name] = value * group.get(SCALES, {}).get(name, 1.0)
+
+
+@runtime_checkable
+class Averages(Protocol):
+    """An optimizer spec whose weights to be used are other ones than those that its gradients are taken at.
+
+    The loop evaluates on them and goes on from where it was, bit by bit; when a stage ends they become the model's.
+    """
+
+    def averages(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the parameters that differ, each with the values to use; neither the parameters nor the optimizer are changed."""
+        ...
+
+
+def settle(spec: OptimizerSpec, optimizer: torch.optim.Optimizer) -> None:
+    """Give the model the weights that are to be used; nothing to do for a spec without ``averages``."""
+    if isinstance(spec, Averages):
+        with torch.no_grad():
+            for parameter, value in spec.averages(optimizer):
+                parameter.copy_(value)
+
+
+@contextmanager
+def settled(spec: OptimizerSpec, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """``with settled(spec, optimizer):`` the model has the weights to be used; after it exactly those that it had before."""
+    if not isinstance(spec, Averages):
+        yield
+        return
+    parameters = [parameter for parameter, _ in spec.averages(optimizer)]
+    kept = [parameter.detach().clone() for parameter in parameters]
+    settle(spec, optimizer)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+
+def maintained() -> ModuleType:
+    """Return the package ``pytorch_optimizer``, which maintains optimizers that are not written here.
+
+    Raises:
+        MissingExtra: when it is not installed.
+    """
+    try:
+        import pytorch_optimizer
+    except ImportError:
+        raise MissingExtra("pytorch_optimizer", "optim") from None
+    return pytorch_optimizer

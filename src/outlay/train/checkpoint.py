@@ -171,7 +171,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def optimizer_to_plain(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Return an optimizer's state as tensors named ``<parameter number>/<key>`` and its groups' plain fields."""
+    """Return an optimizer's state as tensors named ``<parameter number>/<key>``, its groups' tensors as ``group/<number>/<key>``, and the groups'
+    plain fields."""
     state = optimizer.state_dict()
     tensors = {
         f"{number}/{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
@@ -179,6 +180,8 @@ def optimizer_to_plain(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torc
         for key, value in entries.items()
         if value is not None
     }
+    for number, group in enumerate(state["param_groups"]):
+        tensors |= {f"group/{number}/{key}": value for key, value in group.items() if isinstance(value, torch.Tensor)}
     groups = [{key: value for key, value in group.items() if _is_plain(value)} for group in state["param_groups"]]
     return tensors, groups
 
@@ -186,12 +189,18 @@ def optimizer_to_plain(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torc
 def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
     """Load what ``optimizer_to_plain`` returned into an optimizer of the same parameters."""
     state: dict[int, dict[str, Any]] = {}
+    of_groups: list[dict[str, torch.Tensor]] = [{} for _ in groups]
     for name, tensor in tensors.items():
         number, _, key = name.partition("/")
+        if number == "group":
+            number, _, key = key.partition("/")
+            of_groups[int(number)][key] = tensor.clone().to(optimizer.param_groups[int(number)]["params"][0].device)
+            continue
         state.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer would write into the snapshot
     mine = optimizer.state_dict()["param_groups"]
     merged = [
-        group | {key: _like(group.get(key), value) for key, value in saved.items()} for group, saved in zip(mine, groups, strict=True)
+        group | {key: _like(group.get(key), value) for key, value in saved.items()} | its
+        for group, saved, its in zip(mine, groups, of_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from outlay.errors import OutlayError
 from outlay.meter import Meter
+from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
@@ -142,7 +143,8 @@ def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: fl
         why = "with the last one, which is reserved, it would take more than is left of the budget"
         run.journal.write("decision", what=f"evaluation after step {run.step} left out", why=why)
         return
-    metrics = examine(run, stage_run.stage.name, progress, "during")
+    with settled(stage_run.stage.optimizer, stage_run.optimizer):
+        metrics = examine(run, stage_run.stage.name, progress, "during")
     observe(stage_run, Record("evaluation", run.step, stage_run.stage.name, progress, metrics=metrics))
 
 

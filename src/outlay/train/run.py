@@ -18,6 +18,7 @@ from outlay.budget import format_amount
 from outlay.catalog import describe
 from outlay.errors import InputError
 from outlay.meter import SETUP, Meter
+from outlay.optim.base import settle
 from outlay.reporting.terminal import Display, Quiet
 from outlay.train.assembly import (
     Assembly,
@@ -331,6 +332,7 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
 
 
 def _close_stage(run: Spending, stage_run: StageRun) -> None:
+    settle(stage_run.stage.optimizer, stage_run.optimizer)
     spent = {unit: run.meter.spent(unit) - stage_run.starts.get(unit, 0.0) for unit in run.meter.totals() if unit in stage_run.starts}
     losses = stage_run.losses
     run.stages = [*run.stages, {
