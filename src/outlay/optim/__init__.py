@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec, follow
+from outlay.optim.d_adaptation import DAdaptation
+from outlay.optim.prodigy import Prodigy
+from outlay.optim.schedule_free import ScheduleFree
 from outlay.optim.sgd import Sgd
 
 METHODS: dict[str, type] = {
     "adamw": AdamW,
     "sgd": Sgd,
+    "prodigy": Prodigy,
+    "d_adaptation": DAdaptation,
+    "schedule_free": ScheduleFree,
 }
 
-__all__ = ["METHODS", "AdamW", "OptimizerSpec", "Sgd", "follow"]
+__all__ = [
+    "METHODS",
+    "AdamW",
+    "DAdaptation",
+    "OptimizerSpec",
+    "Prodigy",
+    "ScheduleFree",
+    "Sgd",
+    "follow",
+]
