@@ -151,7 +151,14 @@ def test_reads_the_journal_of_a_run(tmp_path: Path) -> None:
 
 def test_leaves_out_what_did_not_lead_to_the_weights(tmp_path: Path) -> None:
     """Steps undone by a kill, a line torn by it, and steps whose update was withheld."""
-    lines = [step(1, 1.0), step(2, 2.0), step(3, 3.0), '{"n":3,"kind":"st', {"kind": "resume", "from_line": 2}, step(3, 4.0)]
+    lines: list[dict[str, Any] | str] = [
+        step(1, 1.0),
+        step(2, 2.0),
+        step(3, 3.0),
+        '{"n":3,"kind":"st',
+        {"kind": "resume", "from_line": 2},
+        step(3, 4.0),
+    ]
     assert Refined(journal(tmp_path, [*lines, step(4, math.nan, outcome="skipped"), step(5, 5.0)])).norms == (1.0, 2.0, 4.0, 5.0)
 
 
