@@ -22,6 +22,8 @@ from outlay.testing import check_controller, check_schedule, record
 KNOBS = [entry for family in ("schedules", "controllers") for entry in listing(family)]
 #: fields that have no default, with a value to be built from
 GIVEN: dict[str, dict[str, Any]] = {
+    "schedules/linear_scaling": {"batch": {"linear": {"start": 0.5, "end": 2.0}}},
+    "schedules/square_root_scaling": {"batch": {"linear": {"start": 0.5, "end": 2.0}}},
     "schedules/refined": {"norms": [3, 1, 2.5, 1]},
     "schedules/product": {"factors": ["rex", {"linear": {"end": 0.5}}]},
     "schedules/sequence": {"pieces": ["rex", {"schedules/cosine": {"floor": 0.1}}], "shares": [1, 3]},
