@@ -199,7 +199,10 @@ def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, to
         state.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer would write into the snapshot
     mine = optimizer.state_dict()["param_groups"]
     merged = [
-        group | {key: _like(group.get(key), value) for key, value in saved.items()} | its
+        # a tensor that was not there when the state was saved must not outlive it
+        {key: value for key, value in group.items() if not isinstance(value, torch.Tensor)}
+        | {key: _like(group.get(key), value) for key, value in saved.items()}
+        | its
         for group, saved, its in zip(mine, groups, of_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
