@@ -1,4 +1,4 @@
-"""Command line: plan, run, resume, replay, report, methods.
+"""Command line: plan, run, resume, replay, report, methods, bench.
 
 Exit codes: 0 the budget was spent; 2 the input was wrong and nothing was created; 3 a signal stopped the run, which can be resumed;
 4 the run failed; 130 a second Ctrl-C.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from outlay.cli_bench import app as bench_app
 from outlay.errors import InputError, MissingExtra, OutlayError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ app = typer.Typer(
     name="outlay", help="The best model your budget buys.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     epilog="Exit codes: 0 spent, 2 wrong input, 3 stopped by a signal (resumable), 4 failed, 130 second Ctrl-C.",
 )  # fmt: skip
+
+app.add_typer(bench_app)
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with outlay (quickstart, ...).")]
 BudgetOption = Annotated[

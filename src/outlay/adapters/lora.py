@@ -21,6 +21,7 @@ class Lora:
         alpha: scale of the update, > 0.
         dropout: probability of dropping an input of A, in [0, 1).
         targets: names of the linear layers to adapt; empty for all of them but the output layer.
+        last_blocks: adapt only this many of the last transformer blocks, > 0; None for all. What lies below them then needs no backward pass.
     """
 
     title: ClassVar[str] = "LoRA"
@@ -30,12 +31,15 @@ class Lora:
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
+    last_blocks: int | None = None
 
     def __post_init__(self) -> None:
         if self.rank <= 0 or self.alpha <= 0:
             raise ValueError(f"rank and alpha must be > 0, found {self.rank} and {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), found {self.dropout}")
+        if self.last_blocks is not None and self.last_blocks <= 0:
+            raise ValueError(f"last_blocks must be > 0, found {self.last_blocks}")
 
     def attach(self, module: nn.Module, seed: int) -> nn.Module:
         """Return the module with peft's LoRA layers, A drawn from the stream (seed, "lora").
@@ -48,8 +52,11 @@ class Lora:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise MissingExtra("peft", "hf") from None
-        where = list(self.targets) or "all-linear"
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where, task_type="CAUSAL_LM")
+        where = list(self.targets) or ("all-linear" if self.last_blocks is None else _inner_linear_names(module))
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where, task_type="CAUSAL_LM",
+            layers_to_transform=self._blocks(module),
+        )  # fmt: skip
         try:
             with seeded(seed, "lora"):
                 adapted: nn.Module = get_peft_model(module, config)
@@ -57,7 +64,21 @@ class Lora:
             raise InputError(f"LoRA cannot be attached: {error}") from error
         return adapted
 
+    def _blocks(self, module: nn.Module) -> list[int] | None:
+        if self.last_blocks is None:
+            return None
+        count = getattr(getattr(module, "config", None), "num_hidden_layers", 0)
+        if self.last_blocks > count:
+            raise InputError(f"LoRA cannot be attached: last_blocks is {self.last_blocks} and the model has {count} transformer blocks")
+        return list(range(count - self.last_blocks, count))
+
     def merge(self, module: nn.Module) -> nn.Module:
         """Return the original model with the update added to its weights."""
         merged: nn.Module = module.merge_and_unload()  # type: ignore[operator]
         return merged
+
+
+def _inner_linear_names(module: nn.Module) -> list[str]:
+    """Return the last part of the names of all linear layers but the output layer's; peft takes block numbers only beside such a list."""
+    output = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None  # type: ignore[operator]
+    return sorted({name.rsplit(".", 1)[-1] for name, part in module.named_modules() if isinstance(part, nn.Linear) and part is not output})

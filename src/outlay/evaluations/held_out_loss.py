@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 from torch import nn
 
 from outlay.catalog import Paper
 from outlay.context import Context
+from outlay.errors import InputError
 from outlay.evaluations.base import ChargeBatch
 from outlay.objectives.base import Objective
 from outlay.objectives.next_token import NextToken
@@ -27,6 +29,8 @@ class HeldOutLoss:
         examples: how many at most, > 0; a fixed random choice.
         batch_size: examples a forward pass, > 0.
         name: prefix of the metrics: ``<name>/loss`` ...
+        part: from where to where in the held-out examples, as shares of them in [0, 1]; their order is fixed and no seed enters, so exams of
+            parts that do not overlap share no example: one to tune on, one to report.
     """
 
     title: ClassVar[str] = "Held-out loss"
@@ -37,17 +41,31 @@ class HeldOutLoss:
     examples: int = 512
     batch_size: int = 64
     name: str = "held_out"
+    part: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.part[0] < self.part[1] <= 1:
+            raise ValueError(f"part must read (from, to) with 0 <= from < to <= 1, found {self.part}")
         if self.examples <= 0 or self.batch_size <= 0:
             raise ValueError(f"examples and batch_size must be > 0, found {self.examples} and {self.batch_size}")
 
     def open(self, context: Context, source: Source) -> _Sitting:
         """Return the held-out batches, chosen by the stream (seed, name)."""
         kept = (self.source or source).held_out(context)
-        chosen = numpy_generator(context.seed, f"exam/{self.name}").permutation(len(kept))[: self.examples].tolist()
+        chosen = self._chosen(len(kept), context.seed)
         batches = [kept.collate(chosen[i : i + self.batch_size]) for i in range(0, len(chosen), self.batch_size)]
         return _Sitting(self, batches, context)
+
+    def _chosen(self, count: int, seed: int) -> list[int]:
+        if self.part == (0.0, 1.0):
+            mine = np.arange(count)
+        else:
+            start, end = (round(share * count) for share in self.part)
+            mine = numpy_generator(0, "exam/parts").permutation(count)[start:end]
+        if not len(mine):
+            raise InputError(f"the part {self.part} of {count} held-out examples is empty; widen it or hold out more")
+        order = numpy_generator(seed, f"exam/{self.name}").permutation(len(mine))[: self.examples]
+        return [int(index) for index in mine[order]]
 
 
 @dataclass(frozen=True)

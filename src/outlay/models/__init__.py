@@ -8,6 +8,7 @@ from outlay.models.cnn import Cnn
 from outlay.models.mlp import Mlp
 from outlay.models.pretrained import Pretrained
 from outlay.models.python import PythonModel
+from outlay.models.resnet import ResNet
 from outlay.models.transformer import Transformer
 
 METHODS: dict[str, type] = {
@@ -15,6 +16,7 @@ METHODS: dict[str, type] = {
     "pretrained": Pretrained,
     "mlp": Mlp,
     "cnn": Cnn,
+    "resnet": ResNet,
     "python": PythonModel,
     "variational_autoencoder": VariationalAutoencoder,
 }
@@ -27,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "Pretrained",
     "PythonModel",
+    "ResNet",
     "Transformer",
     "VariationalAutoencoder",
 ]

@@ -25,7 +25,8 @@ class Transformer:
         heads: attention heads, > 0.
         feed_forward: inner width of the feed-forward part; None for the usual 8/3 hidden, rounded up to a multiple of 16.
         context: longest sequence in tokens, > 0.
-        tokenizer: ``characters`` (printable ASCII, one token each), ``bytes`` (UTF-8 bytes), or the path or hub name of any tokenizer.
+        tokenizer: ``characters`` (printable ASCII, one token each), ``bytes`` (UTF-8 bytes), ``bpe-<size>`` (byte pairs learnt from the corpus
+            ``code``), or the path or hub name of any tokenizer.
         tie_embeddings: whether the output layer shares the embedding's weights.
         options: further fields of the architecture's configuration, as transformers names them.
     """

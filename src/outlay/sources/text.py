@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,8 +134,12 @@ class Text:
 
     def _blocks(self, context: Context, held_out: bool, limit: int | None) -> Blocks:
         tokenizer = tokenizer_of(context, "sources/text")
-        side = (text for text in self._documents() if is_held_out(text, self.held_out_share) == held_out)
-        return Blocks(tokenise(side, tokenizer, limit), self.length)
+        if self._corpora() and limit is not None:
+            return Blocks(_ids_of_corpus(self, _Spelling(tokenizer), held_out, limit), self.length)
+        return Blocks(tokenise(self._side(held_out), tokenizer, limit), self.length)
+
+    def _side(self, held_out: bool) -> Iterator[str]:
+        return (text for text in self._documents() if is_held_out(text, self.held_out_share) == held_out)
 
     def _documents(self) -> Iterator[str]:
         for name in self._corpora():
@@ -189,3 +195,24 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+class _Spelling:
+    """A tokenizer that equals another one of the same making, so that what it has read can be found again."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        made = tokenizer.backend_tokenizer.to_str() if hasattr(tokenizer, "backend_tokenizer") else str(id(tokenizer))
+        self._key = hashlib.blake2b(made.encode()).digest()
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Spelling) and other._key == self._key
+
+
+@lru_cache(maxsize=8)
+def _ids_of_corpus(source: Text, spelling: _Spelling, held_out: bool, limit: int) -> np.ndarray:
+    """Return a bundled corpus as tokens; kept in memory, since runs that are compared read the same ones again and again."""
+    return tokenise(source._side(held_out), spelling.tokenizer, limit)

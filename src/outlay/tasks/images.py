@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ class Arrays:
         return self.train_x.shape[1:]
 
 
+@lru_cache(maxsize=2)
 def load(name: str) -> Arrays:
-    """Return a data set, fetching it once where it does not come with an installed package.
+    """Return a data set, fetching it once where it does not come with an installed package. The last two are kept in memory: do not write
+    into their arrays.
 
     Args:
         name: ``digits`` (1,797 images of 8x8, needs scikit-learn, no download), ``mnist`` (70,000 images of 28x28, a download of

@@ -121,29 +121,41 @@ def _line(where: str, lines: Mapping[str, int]) -> int | None:
 
 def _override(plain: dict[str, Any], text: str, problems: list[Problem]) -> None:
     key, sign, value = text.partition("=")
-    steps: list[str | int] = [int(i) if i else name for name, i in re.findall(r"([^.\[\]]+)|\[(\d+)\]", key)]
-    if not sign or not steps:
+    if not sign or not _steps(key):
         problems.append(Problem("", f"--set takes key=value, such as stages[0].knobs.lr=0.001, found {text!r}"))
         return
+    try:
+        set_value(plain, key, yaml.load(value, Loader=_Loader))
+    except yaml.YAMLError as error:
+        problems.append(Problem(key, f"--set {text}: the value is not YAML: {error}"))
+    except InputError as error:
+        problems.append(Problem(key, f"--set {text}: {error}"))
+
+
+def set_value(plain: dict[str, Any], path: str, value: Any) -> None:
+    """Put a plain value at a path such as ``stages[0].knobs.lr.peak`` of a recipe's plain values; mappings on the way are made.
+
+    Raises:
+        InputError: when the recipe has no such place.
+    """
+    steps = _steps(path)
     place: Any = plain
     for step in steps[:-1]:
         inside = _step_into(place, step)
         if inside is None:
-            problems.append(Problem(key, f"--set {text}: the recipe has nothing at {step!r} to set into"))
-            return
+            raise InputError(f"the recipe has nothing at {step!r} to set into")
         place = inside
-    try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        problems.append(Problem(key, f"--set {text}: the value is not YAML: {error}"))
-        return
     last = steps[-1]
     if isinstance(place, list) and isinstance(last, int) and last < len(place):
-        place[last] = parsed
+        place[last] = value
     elif isinstance(place, dict):
-        place[str(last)] = parsed
+        place[str(last)] = value
     else:
-        problems.append(Problem(key, f"--set {text}: there is no place {last!r} in {place!r}"))
+        raise InputError(f"there is no place {last!r} in {place!r}")
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(i) if i else name for name, i in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
 
 
 def _step_into(place: Any, step: str | int) -> Any:

@@ -1,0 +1,68 @@
+"""A job: one workload, method, budget, peak and seed; and the name by which equal jobs are known, so that they are run once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from outlay.bench.definition import Method, Workload
+from outlay.catalog import describe
+from outlay.knob import Knob
+from outlay.train.reading import set_value
+
+#: part of every job's name; raised when runs are no longer what they were
+EDITION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a method on a workload.
+
+    Args:
+        workload: what is trained.
+        method: what is changed.
+        share: of the workload's full budget.
+        peak: of the tuned knob.
+        seed: root seed of the run.
+    """
+
+    workload: Workload
+    method: Method
+    share: float
+    peak: float
+    seed: int
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        plain = copy.deepcopy(self.workload.recipe)
+        plain |= {"name": "bench", "budget": str(self.workload.budget(self.share)), "seed": self.seed}
+        plain.setdefault("threads", 1)
+        knob: dict[str, Any] = {"peak": self.peak}
+        if self.method.schedule is not None:
+            knob["schedule"] = describe(self.method.schedule)
+        for stage in plain["stages"]:
+            stage.setdefault("knobs", {})[self.workload.knob] = knob
+        for path, value in self.method.set.items():
+            set_value(plain, path, value)
+        return plain
+
+    def key(self) -> str:
+        """Return a digest of what decides the outcome.
+
+        Where the knob is an open-loop schedule and the budget counts steps, that is the sequence of its values, so that methods which come
+        to the same numbers share a run.
+        """
+        plain = self.recipe()
+        plain.pop("name")
+        steps = self.workload.budget(self.share).limits.get("steps")
+        schedule = self.method.schedule
+        knob = Knob(self.peak, schedule) if schedule is not None else Knob(self.peak)
+        if steps is not None and not knob.controllers():
+            values = [f"{knob.value(step / steps):.12g}" for step in range(int(steps))]
+            for stage in plain["stages"]:
+                stage["knobs"][self.workload.knob] = values
+        said = json.dumps([EDITION, self.method.program, plain], sort_keys=True, default=str)
+        return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,102 @@
+"""Running jobs: every job is a real run in a directory of its own, several at a time, each on one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from outlay.bench.jobs import Job
+from outlay.bench.store import Store
+
+#: called with (jobs done, jobs known, seconds of the finished jobs, name of the last one)
+Progress = Callable[[int, int, float, str], None]
+
+
+def execute(job: Job) -> dict[str, Any]:
+    """Spend a job's budget in a temporary directory and return what it came to as plain values.
+
+    ``outcome`` is ``ok``, ``diverged`` when the run's numbers broke, or ``error`` when it could not be judged, with the reason in ``why``.
+    """
+    from outlay.bench.programs import PROGRAMS
+    from outlay.train.loop import RunFailed
+
+    began = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="outlay-bench-"))
+    row: dict[str, Any] = {
+        "key": job.key(), "workload": job.workload.name, "share": job.share, "peak": job.peak, "seed": job.seed,
+        "metrics": {}, "spent": {}, "accounts": {}, "steps": 0, "outcome": "ok", "why": "",
+    }  # fmt: skip
+    try:
+        row |= PROGRAMS[job.method.program](job, folder)
+    except RunFailed as error:
+        row |= {"outcome": "diverged", "why": str(error)}
+    except Exception as error:
+        row |= {"outcome": "error", "why": f"{type(error).__name__}: {error}"}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return row | {"seconds": time.perf_counter() - began}
+
+
+def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: Progress | None = None) -> None:
+    """Run jobs that the store does not hold yet, ``processes`` at a time.
+
+    Args:
+        ask: yields lists of jobs; it is asked again whenever a job has ended, so that jobs may depend on results. It ends when all is known.
+        store: where results are kept; looked up before a job is begun.
+        processes: how many run at a time, >= 1.
+        progress: told after every job.
+    """
+    waiting: dict[str, Job] = {}
+    running: dict[Future[dict[str, Any]], str] = {}
+    known: set[str] = set()
+    done, spent, last, over = 0, 0.0, "", False
+    with _one_thread_each(), ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        while True:
+            fresh = next(ask, None)
+            over = over or fresh is None
+            for job in fresh or ():
+                key = job.key()
+                if key not in known:
+                    known.add(key)
+                    if key in store:
+                        done += 1
+                    else:
+                        waiting[key] = job
+            while waiting and len(running) < processes:
+                key = next(iter(waiting))
+                running[pool.submit(execute, waiting.pop(key))] = key
+            if progress:
+                progress(done, len(known), spent, last)
+            if not running:
+                if over:
+                    return
+                continue  # everything asked for so far was in the store
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                row = future.result()
+                store.add(row)
+                running.pop(future)
+                done, spent, last = done + 1, spent + row["seconds"], f"{row['workload']} {row['share']:.0%}"
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let child processes take one thread: several that take all cores wait for one another."""
+    names = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
