@@ -199,8 +199,8 @@ def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, to
         state.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer would write into the snapshot
     mine = optimizer.state_dict()["param_groups"]
     merged = [
-        # a tensor that was not there when the state was saved must not outlive it
-        {key: value for key, value in group.items() if not isinstance(value, torch.Tensor)}
+        # what the optimizer has added since the state was saved must not outlive it
+        {key: value for key, value in group.items() if key in optimizer.defaults or not (_is_plain(value) or isinstance(value, torch.Tensor))}
         | {key: _like(group.get(key), value) for key, value in saved.items()}
         | its
         for group, saved, its in zip(mine, groups, of_groups, strict=True)
