@@ -17,7 +17,7 @@ from outlay.testing import check_optimizer
 
 pytest.importorskip("pytorch_optimizer")
 ALL = [Prodigy(), DAdaptation(), ScheduleFree()]
-GRADIENTS = [1.0, -0.5, 2.0, 0.25]
+GRADIENTS = [1.0, 1.5, 2.0, 0.25]
 
 
 def drive(spec: Any, lr: float, decay: float = 0.0) -> tuple[float, torch.optim.Optimizer, nn.Parameter]:
