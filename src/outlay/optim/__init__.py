@@ -5,6 +5,8 @@ from __future__ import annotations
 from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec, follow
 from outlay.optim.d_adaptation import DAdaptation
+from outlay.optim.lamb import Lamb
+from outlay.optim.lars import Lars
 from outlay.optim.prodigy import Prodigy
 from outlay.optim.schedule_free import ScheduleFree
 from outlay.optim.sgd import Sgd
@@ -15,12 +17,16 @@ METHODS: dict[str, type] = {
     "prodigy": Prodigy,
     "d_adaptation": DAdaptation,
     "schedule_free": ScheduleFree,
+    "lamb": Lamb,
+    "lars": Lars,
 }
 
 __all__ = [
     "METHODS",
     "AdamW",
     "DAdaptation",
+    "Lamb",
+    "Lars",
     "OptimizerSpec",
     "Prodigy",
     "ScheduleFree",
