@@ -107,10 +107,11 @@ def test_without_the_ratio_it_is_torchs_adamw(decay: float) -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 def test_agrees_with_pytorch_optimizer(decay: float, scale: float) -> None:
-    """Without bias correction, and with the decay inside the ratio as in the paper; theirs adds eps to the ratio's denominator too."""
+    """Without bias correction, and with the decay inside the ratio as in the paper. Theirs adds eps to the ratio's denominator too, and with its
+    defaults divides the whole step by 1 - beta1^t and leaves the decay out of the ratio, unlike the paper."""
     package = pytest.importorskip("pytorch_optimizer")
     w = nn.Parameter(START * scale)
-    peer = package.Lamb([w], lr=0.05, betas=(0.8, 0.9), eps=1e-10, weight_decay=decay, weight_decouple=False)
+    peer = package.Lamb([w], lr=0.05, betas=(0.8, 0.9), eps=1e-10, weight_decay=decay, weight_decouple=False, adam_debias=True)
     for gradient in gradients(6):
         w.grad = gradient.clone()
         peer.step()
