@@ -52,7 +52,7 @@ class Averages(Protocol):
     The loop evaluates on them and goes on from where it was, bit by bit; when a stage ends they become the model's.
     """
 
-    def averages(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    def averages(self, optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the parameters that differ, each with the values to use; neither the parameters nor the optimizer are changed."""
         ...
 

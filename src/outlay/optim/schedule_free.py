@@ -55,7 +55,7 @@ class ScheduleFree:
         )  # fmt: skip
         return optimizer
 
-    def averages(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    def averages(self, optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return every parameter that was trained with its average x = z + (y - z) / beta1."""
         return [(y, state["z"] + (y.detach() - state["z"]) / self.beta1) for y, state in optimizer.state.items() if "z" in state]
 

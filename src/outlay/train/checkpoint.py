@@ -200,7 +200,11 @@ def optimizer_from_plain(optimizer: torch.optim.Optimizer, tensors: dict[str, to
     mine = optimizer.state_dict()["param_groups"]
     merged = [
         # what the optimizer has added since the state was saved must not outlive it
-        {key: value for key, value in group.items() if key in optimizer.defaults or not (_is_plain(value) or isinstance(value, torch.Tensor))}
+        {
+            key: value
+            for key, value in group.items()
+            if key in optimizer.defaults or not (_is_plain(value) or isinstance(value, torch.Tensor))
+        }
         | {key: _like(group.get(key), value) for key, value in saved.items()}
         | its
         for group, saved, its in zip(mine, groups, of_groups, strict=True)
