@@ -362,7 +362,8 @@ def test_a_resumed_stage_goes_on_where_it_was() -> None:
 
 
 def recorded(progress: Sequence[float], saves: Sequence[int] = (), evaluations: Sequence[int] = ()) -> RecordedPace:
-    return RecordedPace([{"step": 11 + i, "progress": p} for i, p in enumerate(progress)], saves, evaluations, "seconds")
+    steps = [{"kind": "step", "step": 11 + i, "progress": p} for i, p in enumerate(progress)]
+    return RecordedPace(steps, [(step, None) for step in saves], evaluations, "seconds")
 
 
 def test_a_replay_follows_the_journal() -> None:

@@ -23,7 +23,7 @@ from outlay.errors import CheckpointError, InputError
 from outlay.record import Record
 from outlay.reporting import Quiet
 from outlay.testing import FakeClock
-from outlay.train import Recipe, Result, finishing
+from outlay.train import Recipe, Result, exporting, finishing
 from outlay.train.checkpoint import checkpoints, load_checkpoint
 from outlay.train.journal import read_journal
 
@@ -187,7 +187,7 @@ def test_weights_that_cannot_be_written_are_in_the_checkpoint(tmp_path: Path, mo
             raise OSError(errno.ENOSPC, "No space left on device")
         rename(source, target)
 
-    monkeypatch.setattr(finishing.os, "rename", full)
+    monkeypatch.setattr(exporting.os, "rename", full)
     result = outlay.run(digits(budget="4 steps"), tmp_path / "run")
     assert result.exit_code == 0 and not (tmp_path / "run" / "model").exists()
     assert "could not be written to model/ (No space left on device); they are in the last checkpoint" in result.warnings[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from outlay.branch import Branch, Landing
 from outlay.record import Record
 from outlay.schedules.base import Schedule
 
@@ -32,4 +33,28 @@ class Controller(Schedule, Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state returned by ``state_dict``."""
+        ...
+
+
+@runtime_checkable
+class Brancher(Controller, Protocol):
+    """A controller that looks ahead: it may ask for a branch before any step, and is told how each one ended.
+
+    It must be its knob's schedule itself, not a part of another: on a branch the knob reads the branch's own multiplier. It observes nothing
+    of its branches' steps; ``landed`` brings their records.
+
+    Invariants: ``next_branch`` changes nothing, so that the same state names the same branch; after a branch was refused it does not ask for it
+    again in the same place.
+    """
+
+    def next_branch(self, progress: float) -> Branch | None:
+        """Return the branch to be taken before the next step, or None; asked before every step that is on no branch.
+
+        Args:
+            progress: share of the stage's budget that has been spent, in [0, 1].
+        """
+        ...
+
+    def landed(self, branch: Branch, landing: Landing) -> None:
+        """Take in how a branch ended; it was put back already, unless it is kept. One that the budget could not bear has not begun."""
         ...

@@ -123,7 +123,7 @@ class Fold:
             self.evaluation_lines.append(n)
         elif kind == "plan":
             self.plan = line.get("plan")
-        elif kind != "run":
+        elif kind not in ("run", "branch_step"):  # of a branch's steps only what they used counts here
             if kind == "resume":
                 self._resume(line)
             self.events.append(Event(kind, float(line.get("at") or 0.0), self.totals(), self.share(), line))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from outlay.errors import InputError
 from outlay.reporting.compare import comparison_table, differences_table, grouped_table, labels, lost_text, unfair
 from outlay.reporting.curves import chart_data, drawn_metrics
+from outlay.reporting.fold import finite
 from outlay.reporting.format import amount, compact, duration, number, percent, quantity, size, title
 from outlay.reporting.read import RunRecord
 from outlay.reporting.tables import (
@@ -225,6 +226,9 @@ def log(run: RunRecord) -> list[dict[str, Any]]:
         if event.kind == "resume":
             lost = ", ".join(amount(unit, value) for unit, value in (event.line.get("lost") or {}).items() if value)
             what, why = f"from step {event.line.get('from_step')}", f"lost: {lost}" if lost else "nothing lost"
+        elif event.kind == "branch" and (event.line.get("path") or event.line.get("metrics")):
+            found = ", ".join(f"{name} {number(value)}" for name, value in finite(event.line.get("metrics") or {}).items())
+            what, why = f"{event.line.get('name')} after {event.line.get('steps')} steps", found or str(event.line.get("path"))
         elif event.kind in told:
             keys = told[event.kind]
             what, why = str(event.line.get(keys[0]) or ""), str(event.line.get(keys[1]) or "")

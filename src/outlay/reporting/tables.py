@@ -259,7 +259,8 @@ def _plan_lines(run: RunRecord, plan: Mapping[str, Any]) -> Iterable[tuple[str, 
     yield "steps", plan.get("steps"), float(done), lambda value: quantity("steps", value)
     for unit in ("examples", "tokens", "seconds", "flops", "rollouts", "new_tokens", "usd"):
         yield title(unit), plan.get(unit), run.spent.get(unit), lambda value, unit=unit: quantity(unit, value)
-    per_step = {unit: train[unit] / done for unit in ("seconds", "tokens", "flops") if done and unit in train}
+    trained = train.get("steps", done)  # steps on branches are on accounts of their own
+    per_step = {unit: train[unit] / trained for unit in ("seconds", "tokens", "flops") if trained and unit in train}
     yield "time a step", plan.get("step_seconds"), per_step.get("seconds"), duration
     yield "tokens a step", plan.get("tokens_per_step"), per_step.get("tokens"), compact
     yield "FLOPs a step", plan.get("flops_per_step"), per_step.get("flops"), lambda value: quantity("flops", value)

@@ -18,6 +18,7 @@ from torch import nn
 
 from outlay import __version__
 from outlay.context import Context
+from outlay.controllers.base import Brancher
 from outlay.errors import InputError
 from outlay.evaluations.base import Sitting
 from outlay.knob import Knob
@@ -30,6 +31,7 @@ from outlay.sources.base import Batch, Stream
 from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
 from outlay.train.measuring import Measuring
 from outlay.train.recipe import Recipe, Stage
+from outlay.train.underway import Underway, trunk_of
 
 
 @dataclass
@@ -128,6 +130,7 @@ class StageRun:
     first_step: int = 0
     losses: list[float] = field(default_factory=list)
     measuring: Measuring = field(default_factory=Measuring)
+    branch: Underway | None = None
 
 
 def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
@@ -214,7 +217,8 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
 
 
 def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
-    """Copy what training changes: trainable weights and buffers, optimizer, cursor, controllers and counters of the stage."""
+    """Copy what training changes: trainable weights and buffers, optimizer, cursor, controllers and counters of the stage; on a branch, the fork
+    as well."""
     module = assembly.plain_module
     weights = {name: p.detach().cpu().clone() for name, p in assembly.parameters()}
     weights |= {name: b.detach().cpu().clone() for name, b in _persistent_buffers(module)}
@@ -234,9 +238,11 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
         "first_step": stage_run.first_step,
         "losses": stage_run.losses,
         "scaler": scaler.state_dict() if scaler is not None else None,
+        "branch": stage_run.branch.state_dict() if stage_run.branch is not None else None,
     }
     optimizer = {name: t.detach().cpu().clone() for name, t in tensors.items()}
-    return Snapshot({"model": weights, "optimizer": optimizer, "direction": stage_run.measuring.state()}, plain)
+    forked = stage_run.branch.tensors() if stage_run.branch is not None else {}
+    return Snapshot({"model": weights, "optimizer": optimizer, "direction": stage_run.measuring.state(), **forked}, plain)
 
 
 def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
@@ -248,14 +254,29 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     restore_weights(assembly, saved)
     optimizer_from_plain(_inner(stage_run.optimizer), saved.tensors.get("optimizer", {}), saved.plain["groups"])
     stage_run.stream.load_state_dict(saved.plain["cursor"])
-    for part, state in zip(_controllers(stage_run), saved.plain["controllers"], strict=True):
-        part.load_state_dict(state)
+    stage_run.branch = _branch_of(stage_run, saved)
+    _load_controllers(stage_run, saved)
     for name in ("starts", "micro_batch", "next_evaluation", "bad_in_a_row", "rolled_back", "first_step"):
         setattr(stage_run, name, saved.plain[name])
     stage_run.losses = list(saved.plain["losses"])
     stage_run.measuring.load_state(saved.tensors.get("direction", {}), assembly.parameters())
     if assembly.accelerator.scaler is not None and saved.plain["scaler"]:
         assembly.accelerator.scaler.load_state_dict(saved.plain["scaler"])
+
+
+def _load_controllers(stage_run: StageRun, saved: Snapshot) -> None:
+    for part, state in zip(_controllers(stage_run), saved.plain["controllers"], strict=True):
+        part.load_state_dict(state)
+
+
+def _branch_of(stage_run: StageRun, saved: Snapshot) -> Underway | None:
+    """Return the branch that a checkpoint was taken on: the controller that asked for it is asked once more, as everything was then."""
+    state = saved.plain.get("branch")
+    if state is None:
+        return None
+    _load_controllers(stage_run, trunk_of(saved))
+    brancher: Any = stage_run.knobs[state["knob"]].schedule
+    return Underway.of(brancher.next_branch(state["began"]), saved)
 
 
 def restore_weights(assembly: Assembly, saved: Snapshot) -> None:
@@ -280,15 +301,22 @@ def _controllers(stage_run: StageRun) -> list[Any]:
     return [part for name in sorted(stage_run.knobs) for part in stage_run.knobs[name].controllers()]
 
 
+def branchers(stage_run: StageRun) -> dict[str, Brancher]:
+    """Return the controllers that may ask for branches, by knob."""
+    return {name: knob.schedule for name, knob in sorted(stage_run.knobs.items()) if isinstance(knob.schedule, Brancher)}
+
+
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner
 
 
 def observe(stage_run: StageRun, record: Any) -> None:
-    """Let every controller of the stage read a record."""
+    """Let every controller of the stage read a record; the one that asked for a branch is told of it when it has ended."""
+    asked = stage_run.knobs[stage_run.branch.knob].schedule if stage_run.branch is not None else None
     for part in _controllers(stage_run):
-        part.observe(record)
+        if part is not asked:
+            part.observe(record)
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------------------------

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 from outlay.models.base import save_plain
 from outlay.reporting import report as write_report
+from outlay.train.exporting import aside, export
 from outlay.train.loop import Spending
 from outlay.train.result import SPENT, Result, finish_result
 
 MODEL = "model"
-_ASIDE = ".incomplete-model"
 
 
 def finish(run: Spending, folder: Path, ended_by: str, code: int, message: str) -> Result:
@@ -52,14 +51,14 @@ def rehearse(run: Spending, folder: Path) -> None:
     meter, reserve = run.meter, run.saver.reserve
     with meter.spend("checkpoint"):
         before = meter.spent("seconds")
-        aside = folder / _ASIDE
+        trial = aside(folder / MODEL)
         # with an adapter on, only the weights' bytes can be tried: merging would change them
         save = save_plain if run.assembly.recipe.adapter else run.assembly.loaded.save
         try:
-            save(run.assembly.plain_module, aside)
+            save(run.assembly.plain_module, trial)
         except OSError as error:
             run.journal.warn(f"the weights could not be written on trial ({error.strerror}); make room before the run ends")
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(trial, ignore_errors=True)
         reserve.measured("export", meter.spent("seconds") - before)
     rehearse_report(run, folder)
 
@@ -76,15 +75,8 @@ def rehearse_report(run: Spending, folder: Path) -> None:
 
 
 def _export(run: Spending, folder: Path) -> None:
-    module, adapter = run.assembly.plain_module, run.assembly.recipe.adapter
-    if adapter is not None:
-        module = adapter.merge(module)
-    aside = folder / _ASIDE
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        run.assembly.loaded.save(module, aside)
-        shutil.rmtree(folder / MODEL, ignore_errors=True)  # there only if a kill came between here and the run's last line
-        os.rename(aside, folder / MODEL)
+        export(run.assembly, folder / MODEL, last=True)
     except OSError as error:
         run.journal.warn(f"the final weights could not be written to {MODEL}/ ({error.strerror}); they are in the last checkpoint")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from outlay.errors import InputError
 from outlay.meter import LOST, Meter
+from outlay.record import Record
 
 NAME = "journal.jsonl"
 #: kinds of the lines that close a run; what they charge is the report's and the end's, and no resumption undoes it
@@ -93,6 +94,14 @@ class Journal:
         if self._active:
             self.sync()
             self._file.close()
+
+
+def journaled(record: Record) -> dict[str, Any]:
+    """Return what a step's line holds of its record; what it used is in the line's charges."""
+    return {
+        "step": record.step, "stage": record.stage, "progress": record.progress, "loss": record.loss, "gradient_norm": record.gradient_norm,
+        "knobs": record.knobs, "outcome": record.outcome, "metrics": record.metrics,
+    }  # fmt: skip
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:

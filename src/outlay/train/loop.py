@@ -16,17 +16,18 @@ from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
-from outlay.train.assembly import Assembly, StageRun, evaluate, observe
+from outlay.train.assembly import Assembly, StageRun, observe
+from outlay.train.branching import land, took_step, turn
 from outlay.train.checkpoint import Snapshot
-from outlay.train.journal import Journal
+from outlay.train.examining import sit
+from outlay.train.journal import Journal, journaled
 from outlay.train.pace import Go, Pace
 from outlay.train.saving import Saver
 from outlay.train.shaping import rows_a_piece, shape_batch
 from outlay.train.signals import Signals
+from outlay.train.underway import ROUNDING
 from outlay.train.update import Outcome, set_knobs, update
 
-#: what rounding may add to or take from a share of a budget
-ROUNDING = 1e-9
 #: share of the last stage after which the report is rehearsed
 REHEARSE_AT = 0.9
 
@@ -47,7 +48,9 @@ class Spending:
         signals: whether someone asked to stop.
         saver: writes checkpoints and knows when the next is due.
         flops_per_position: FLOPs of a forward pass a position, for evaluations.
-        step: updates finished in the whole run.
+        step: updates finished in the whole run, those on branches included.
+        aside: how many of them were put back; without them, what is left led to the weights as they are, and random streams go by that.
+        branches: branches begun in the whole run.
         rehearsal: writes the report to learn what that takes by now; called once, late in the last stage. None where seconds are not limited.
     """
 
@@ -59,6 +62,8 @@ class Spending:
     saver: Saver
     flops_per_position: float = 0.0
     step: int = 0
+    aside: int = 0
+    branches: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     metrics_start: dict[str, float] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -75,7 +80,10 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
     while True:
         go = pace.begin(save=run.saver.due(run.step), stop=run.signals.stop)
         if go is None:
-            return "spent"
+            if stage_run.branch is None:
+                return "spent"
+            land(run, stage_run, pace)
+            continue
         if go.stop:
             return "stopped"
         if go.save:
@@ -83,18 +91,29 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
             continue  # what saving took may be what the step would have needed
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
-        with meter.spend("data"):
+        account = stage_run.branch.branch.account if stage_run.branch is not None else None
+        with meter.spend(account or "data"):
             drawn = stage_run.stream.draw(count)
             batch = shape_batch(drawn, knobs)
             cost = step_cost(run, stage_run, batch, drawn)
+        if turn(run, stage_run, pace, go.progress, cost):
+            continue  # what that took may be what the step would have needed, and the step would be another
         if not pace.fits(cost):
-            return "spent"
-        with meter.spend("train"):
-            outcome = update(run.assembly, stage_run, batch, knobs, run.step + 1, rows_a_piece(stage_run.micro_batch, drawn, batch))
-            meter.charge("train", **cost)
+            if stage_run.branch is None:
+                return "spent"
+            land(run, stage_run, pace)
+            continue
+        with meter.spend(account or "train"):
+            place = run.step - run.aside + 1
+            outcome = update(run.assembly, stage_run, batch, knobs, place, rows_a_piece(stage_run.micro_batch, drawn, batch))
+            meter.charge(account or "train", **cost)
         stage_run.stream.advance(count)
         with meter.spend("record"):
             finish_step(run, stage_run, pace, go, knobs, cost, outcome)
+        if stage_run.branch is not None:
+            if not outcome.finite:
+                land(run, stage_run, pace, diverged=True)
+            continue
         if not outcome.finite:
             heal(run, stage_run)
         evaluate_if_due(run, stage_run, pace, go.progress)
@@ -124,10 +143,10 @@ def finish_step(
     observe(stage_run, record)
     if outcome.finite:
         stage_run.losses, stage_run.bad_in_a_row = [*stage_run.losses[-19:], outcome.loss], 0
-    run.journal.write(
-        "step", step=run.step, stage=record.stage, progress=record.progress, loss=record.loss, gradient_norm=record.gradient_norm,
-        knobs=record.knobs, outcome=record.outcome, metrics=record.metrics,
-    )  # fmt: skip
+    if stage_run.branch is not None:
+        took_step(run, stage_run.branch, record)
+    else:
+        run.journal.write("step", **journaled(record))
     run.display.step(record, run.meter.totals(), run.meter.progress, pace.seconds_left())
     pace.lap()
 
@@ -166,12 +185,7 @@ def rehearse_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: fl
 
 def examine(run: Spending, stage: str, progress: float, when: Literal["start", "during", "end"]) -> dict[str, float]:
     """Run the exams, charge them, and put the results on record."""
-    before = run.meter.spent("seconds")
-    run.display.doing("eval")
-    with run.meter.spend("eval"):
-        metrics = evaluate(run.assembly, run.meter, run.flops_per_position, count_units)
-    run.saver.reserve.measured("evaluation", run.meter.spent("seconds") - before)
-    run.metrics = metrics
+    run.metrics = metrics = sit(run)
     run.journal.write("evaluation", step=run.step, stage=stage, progress=progress, when=when, metrics=metrics)
     run.display.say(f"evaluation ({when}): " + ", ".join(f"{name} {value:.4g}" for name, value in headline(metrics).items()))
     return metrics

@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from outlay.branch import Branch
 from outlay.budget import Budget
 from outlay.meter import Meter
+from outlay.train.underway import ROUNDING
+
+#: part of the reserve while the run is on a branch: going back to where it left
+PUT_BACK = "put back"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Pace(Protocol):
 
     ended_by: str | None
 
+    @property
+    def progress(self) -> float:
+        """Share of the stage's budget that had been spent when leave was last asked for."""
+        ...
+
     def begin(self, save: bool, stop: bool) -> Go | None:
         """Return leave for the next step, or None when the stage has ended; ``save`` and ``stop`` are this process's wishes."""
         ...
@@ -43,6 +53,14 @@ class Pace(Protocol):
 
     def evaluates(self) -> bool:
         """Return whether an evaluation can be paid now beside the one that is reserved for the end."""
+        ...
+
+    def bears(self, branch: Branch, cost: Mapping[str, float]) -> bool:
+        """Return whether the budget bears a branch whose steps cost this much in counted units, and what it leaves."""
+        ...
+
+    def turned(self) -> None:
+        """Tell that a branch was refused, has begun or has ended."""
         ...
 
     def lap(self) -> None:
@@ -210,6 +228,35 @@ class LivePace:
                 return False
         return True
 
+    @property
+    def progress(self) -> float:
+        """Share of the stage's budget that had been spent when leave was last asked for."""
+        return self._progress
+
+    def bears(self, branch: Branch, cost: Mapping[str, float]) -> bool:
+        """Return whether the branch, its evaluation and export, going back, and what it leaves fit into the stage, as the first process sees
+        it. Seconds are as forecast: a branch that turns out longer is cut."""
+        fits = all(self._bears(branch, unit, end, cost) for unit, end in self.ends().items())
+        return bool(self._agree([float(fits)])[0])
+
+    def _bears(self, branch: Branch, unit: str, end: float, cost: Mapping[str, float]) -> bool:
+        width = end - self._starts[unit]
+        seconds = self._reserve.seconds
+        if branch.steps is not None:
+            length = (branch.steps + branch.leaves) * (self.forecast() if unit == "seconds" else cost.get(unit, 0.0))
+        else:
+            length = ((branch.share or 0.0) + branch.leaves) * width
+        if unit == "seconds":
+            # remembering the fork and going back are each at most what a checkpoint takes
+            parts = [("checkpoint", 2.0), ("evaluation", float(branch.evaluate)), ("export", float(branch.save))]
+            extra = self._reserve.margin * math.fsum(times * seconds.get(part, 0.0) for part, times in parts)
+        else:
+            extra = self._reserve.counted.get(unit, 0.0) if branch.evaluate else 0.0
+        return self._meter.spent(unit) + length + extra <= end + ROUNDING * max(1.0, abs(end))
+
+    def turned(self) -> None:
+        """Nothing follows from it: time and money tell."""
+
     def evaluates(self) -> bool:
         """Return whether an evaluation can be paid now beside the one that is reserved for the end, as the first process sees it."""
         return bool(self._agree([float(affords_evaluation(self._meter, self._reserve))])[0])
@@ -233,34 +280,55 @@ class LivePace:
 
 
 class RecordedPace:
-    """The pace of a replay: the progress that the journal recorded, step by step.
+    """The pace of a replay: the progress that the journal recorded, step by step and turn by turn.
 
     Args:
-        steps: the stage's ``step`` lines, in order.
-        saves: numbers of the steps after which the run was saved, since a roll-back depends on them.
+        lines: the stage's lines of kind ``step``, ``branch_step`` and ``branch``, in order.
+        saves: where the run was saved, since a roll-back depends on it: number of the step before, and of the branch it was on or None.
         evaluations: numbers of the steps after which the model was evaluated, since controllers may answer to it.
         ended_by: what ended the stage.
     """
 
-    def __init__(self, steps: Iterable[Mapping[str, Any]], saves: Iterable[int], evaluations: Iterable[int], ended_by: str | None) -> None:
-        self._steps = deque(steps)
+    def __init__(self, lines: Iterable[Mapping[str, Any]], saves: Iterable[tuple[int, int | None]], evaluations: Iterable[int],
+                 ended_by: str | None) -> None:  # fmt: skip
+        self._lines = deque(lines)
         self._saves = set(saves)
         self._evaluations = set(evaluations)
         self._done = 0
+        self._branch: int | None = None
         self.ended_by = ended_by
 
+    @property
+    def progress(self) -> float:
+        """Progress of what comes next; 1 after the last."""
+        return float(self._lines[0]["progress"]) if self._lines else 1.0
+
     def begin(self, save: bool, stop: bool) -> Go | None:
-        """Return leave for the next recorded step, the same one until it is done; a signal still stops a replay."""
-        if not self._steps:
+        """Return leave for the next recorded step, the same one until it is done; a signal still stops a replay. Before a branch that was cut is
+        put back, there is none."""
+        if not self._lines:
             return None
-        line = self._steps[0]
-        saved = line["step"] - 1 in self._saves
-        self._saves.discard(line["step"] - 1)  # asked again after the save
+        line = self._lines[0]
+        turn = line["kind"] == "branch"
+        here = (line["step"] if turn else line["step"] - 1, self._branch)
+        saved = here in self._saves
+        self._saves.discard(here)  # asked again after the save
+        if turn and line.get("end") == "cut" and not saved:
+            return None
         return Go(line["progress"], save=saved, stop=stop)
 
     def fits(self, cost: Mapping[str, float]) -> bool:
         """A recorded step fitted."""
         return True
+
+    def bears(self, branch: Branch, cost: Mapping[str, float]) -> bool:
+        """Return whether a branch was begun here."""
+        return bool(self._lines) and self._lines[0].get("what") == "begun"
+
+    def turned(self) -> None:
+        """Go on to what came after the turn."""
+        line = self._lines.popleft()
+        self._branch = line["branch"] if line["what"] == "begun" else None
 
     def expect(self, seconds: float) -> None:
         """A replay needs no forecast."""
@@ -270,8 +338,8 @@ class RecordedPace:
         return self._done in self._evaluations
 
     def lap(self) -> None:
-        """Go on to the next recorded step."""
-        self._done = self._steps.popleft()["step"]
+        """Go on to what came after the step."""
+        self._done = self._lines.popleft()["step"]
 
     def seconds_left(self) -> float | None:
         """A replay does not know."""

@@ -12,10 +12,10 @@ from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
-from outlay.train.loop import ROUNDING
 from outlay.train.pace import Reserve, flow_limits
 from outlay.train.preparing import Prepared, measure_steps, needed_memory, prepare
 from outlay.train.recipe import Recipe
+from outlay.train.underway import ROUNDING
 
 #: steps that ``plan --probe`` times when the recipe does not say
 PROBE_STEPS = 5

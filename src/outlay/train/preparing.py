@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from outlay.controllers.base import Brancher
 from outlay.errors import InputError
 from outlay.meter import Meter
 from outlay.planning.cost import Cost
@@ -116,9 +117,16 @@ def _choose_pieces(assembly: Assembly, index: int, examples: int, cost: Cost) ->
 
 
 def _kept_beside(assembly: Assembly, index: int) -> int:
-    """Return the bytes that a stage keeps beside model and optimizer: the direction of the last update, where somebody asks for it."""
-    asked = "descent_alignment" in assembly.recipe.stages[index].measured()
-    return sum(p.numel() * p.element_size() for _, p in assembly.parameters()) if asked else 0
+    """Return the bytes that a stage keeps beside model and optimizer: the direction of the last update, where somebody asks for it; and, on a
+    CPU, the fork of a branch."""
+    stage = assembly.recipe.stages[index]
+    trained = [p for _, p in assembly.parameters()]
+    weights = sum(p.numel() * p.element_size() for p in trained)
+    directions = int("descent_alignment" in stage.measured()) * weights
+    branches = any(isinstance(knob.schedule, Brancher) for knob in stage.knobs.values())
+    if not branches or torch.device(assembly.context.device).type != "cpu":
+        return directions
+    return 2 * directions + weights + stage.optimizer.state_bytes([tuple(p.shape) for p in trained])
 
 
 def warm_up_compiler(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from outlay.adapters.base import Adapter
 from outlay.budget import Budget
+from outlay.controllers.base import Brancher
 from outlay.errors import InputError, Problem, nearest
 from outlay.evaluations.base import Exam
 from outlay.knob import Knob
@@ -65,6 +66,12 @@ class Stage:
         for name in self.knobs:
             if name not in accepted:
                 problems.append(Problem(f"knobs.{name}", f"no part of this stage reads the knob {name!r}{nearest(name, accepted)}"))
+        for name, knob in self.knobs.items():
+            if any(isinstance(part, Brancher) and part is not knob.schedule for part in knob.controllers()):
+                why = "on a branch the knob follows the branch alone"
+                problems.append(
+                    Problem(f"knobs.{name}", f"a controller that branches must be the knob's schedule itself, since {why}; unwrap it")
+                )
         for where, asked in self._asked():
             if asked not in MEASURES:
                 problems.append(Problem(where, f"asks to measure {asked!r}, which no step can; accepted: {', '.join(MEASURES)}"))

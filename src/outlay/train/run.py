@@ -45,6 +45,9 @@ from outlay.train.result import FAILED, SPENT, STOPPED, Result
 from outlay.train.saving import FOLDER, Saver
 from outlay.train.signals import Signals
 
+#: lines that a replay takes the progress from
+PACED = ("step", "branch_step", "branch")
+
 
 @dataclass
 class _Way:
@@ -267,9 +270,9 @@ def _take_up(way: _Way, run: Spending, reserve: Reserve) -> None:
     way.meter.load_state_dict({"accounts": kept_since(way.lines, since, of), "lost": {}})
     lost = lost_since(way.lines, since, of)
     way.meter.write_off(lost)
-    run.step = step
+    run.step, run.aside, run.branches = step, saved.get("aside", 0), saved.get("branches", 0)
     if way.saved:
-        run.saver.was_saved(saved["stage"], step)
+        run.saver.was_saved(saved["stage"], step, (saved.get("branch") or {}).get("number"))
         run.metrics, run.metrics_start, run.stages = saved["metrics"], saved["metrics_start"], saved["stages"]
         run.flops_per_position = saved["flops_per_position"]
         reserve.seconds |= saved["reserve"]
@@ -313,9 +316,11 @@ def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snaps
 
 def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved: Snapshot | None) -> Pace:
     if way.replay:
-        mine = [line for line in way.lines if line["kind"] == "step" and line["stage"] == stage_run.stage.name]
-        saves = [line["step"] for line in way.lines if line["kind"] == "checkpoint"]
-        examined = [line["step"] for line in way.lines if line["kind"] == "evaluation" and line["when"] == "during"]
+        mine = [line for line in way.lines if line["kind"] in PACED and line["stage"] == stage_run.stage.name]
+        saves = [(line["step"], line.get("branch")) for line in way.lines if line["kind"] == "checkpoint"]
+        examined = [
+            line["step"] for line in way.lines if line.get("when") == "during" or (line["kind"] == "branch" and line.get("metrics"))
+        ]
         end = next(line for line in reversed(way.lines) if line["kind"] == "end")
         return RecordedPace(mine, saves, examined, end["ended_by"])
     to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from outlay.errors import CheckpointError
 from outlay.meter import Meter
-from outlay.train.assembly import StageRun, restore, restore_weights, snapshot
+from outlay.train.assembly import StageRun, branchers, restore, restore_weights, snapshot
 from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint
 from outlay.train.pace import Pace, Reserve
 from outlay.train.recipe import Checkpoints
+from outlay.train.underway import trunk_of
 
 if TYPE_CHECKING:
     from outlay.train.loop import Spending
@@ -34,12 +35,12 @@ class Saver:
         #: checkpoints since this process began; the same number on all processes
         self.saves = 0
         self._rule, self._meter = rule, meter
-        self._last: tuple[int, int] | None = None
+        self._last: tuple[int, int, int | None] | None = None
         self._last_time = meter.spent("seconds")
 
-    def was_saved(self, stage: int, step: int) -> None:
+    def was_saved(self, stage: int, step: int, branch: int | None = None) -> None:
         """Tell that a checkpoint of this very place exists, as after resuming from it."""
-        self._last = (stage, step)
+        self._last = (stage, step, branch)
 
     def due(self, step: int) -> bool:
         """Return whether the run should be saved before its next step."""
@@ -53,7 +54,7 @@ class Saver:
 
     def save(self, run: Spending, stage_run: StageRun, pace: Pace) -> None:
         """Save the run, unless it was saved at this very step. A disk that is full costs a warning, not the run."""
-        here = (stage_run.index, run.step)
+        here = (stage_run.index, run.step, stage_run.branch.number if stage_run.branch is not None else None)
         if here == self._last:
             return
         self._last, began = here, self._meter.spent("seconds")
@@ -69,6 +70,8 @@ class Saver:
         run.journal.sync()
         saved.plain |= {
             "step": run.step,
+            "aside": run.aside,
+            "branches": run.branches,
             "lines": run.journal.lines,
             "pace": pace.state_dict(),
             "reserve": self.reserve.seconds,
@@ -88,7 +91,8 @@ class Saver:
         seconds = self._meter.spent("seconds") - began
         self.reserve.measured("checkpoint", seconds)
         size = sum(file.stat().st_size for file in path.iterdir())
-        run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds)
+        on = {"branch": stage_run.branch.number} if stage_run.branch is not None else {}
+        run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds, **on)
         prune(self.folder, self._rule.keep)
 
     def newest(self) -> Snapshot | None:
@@ -99,7 +103,12 @@ class Saver:
             return None
 
     def roll_back(self, run: Spending, stage_run: StageRun, saved: Snapshot) -> None:
-        """Put back weights, optimizer and controllers of a checkpoint of this stage; the cursor, and what was spent, stay where they are."""
+        """Put back weights, optimizer and controllers of a checkpoint of this stage; the cursor, and what was spent, stay where they are.
+
+        So do controllers that branch, since they keep account of what they have spent; and no branch is taken up again.
+        """
+        step, saved = saved.plain["step"], trunk_of(saved)
+        kept = [(part, part.state_dict()) for part in branchers(stage_run).values()]
         cursor, losses = stage_run.stream.state_dict(), stage_run.losses
         times, due, bad = stage_run.rolled_back, stage_run.next_evaluation, stage_run.bad_in_a_row
         if saved.plain["stage"] == stage_run.index:
@@ -107,8 +116,10 @@ class Saver:
         else:  # saving at the stage's start failed: its optimizer begins anew on the older weights
             restore_weights(run.assembly, saved)
         stage_run.stream.load_state_dict(cursor)
+        for part, state in kept:
+            part.load_state_dict(state)
         stage_run.losses, stage_run.rolled_back, stage_run.next_evaluation = losses, times + 1, due
         stage_run.bad_in_a_row = bad
         why = f"{run.assembly.recipe.health.patience} steps in a row or the recipe's health asked for it"
-        run.journal.write("decision", what=f"rolled back to the weights of step {saved.plain['step']}", why=why)
-        run.display.say(f"rolled back to the weights of step {saved.plain['step']}")
+        run.journal.write("decision", what=f"rolled back to the weights of step {step}", why=why)
+        run.display.say(f"rolled back to the weights of step {step}")

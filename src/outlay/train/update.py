@@ -37,6 +37,9 @@ class Outcome:
 def set_knobs(assembly: Assembly, stage_run: StageRun, progress: float) -> dict[str, float]:
     """Read every knob at ``progress``, write it where it belongs, and return the values."""
     values = {name: knob.value(progress) for name, knob in stage_run.knobs.items()}
+    if stage_run.branch is not None:
+        asked = stage_run.branch.knob
+        values[asked] = stage_run.knobs[asked].peak * stage_run.branch.multiplier(progress)
     for name in stage_run.stage.optimizer.knobs:
         follow(stage_run.optimizer, name, values[name])
     if "dropout" in values:
@@ -57,7 +60,7 @@ def update(
     Args:
         batch: this process's part, on the CPU.
         knobs: the values followed in this step.
-        step: number of the step in the run, from 1.
+        step: number of the step on the way to these weights, from 1.
         micro_batch: rows a piece; None for the stage's own.
     """
     accelerator, objective = assembly.accelerator, stage_run.objective
