@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ Progress = Callable[[int, int, float, str], None]
 def execute(job: Job) -> dict[str, Any]:
     """Spend a job's budget in a temporary directory and return what it came to as plain values.
 
-    ``outcome`` is ``ok``, ``diverged`` when the run's numbers broke, or ``error`` when it could not be judged, with the reason in ``why``.
+    ``outcome`` is ``ok``, ``diverged`` when the run's numbers broke or its metrics are not finite, or ``error`` when it could not be judged; ``why``
+    holds the reason.
     """
     from outlay.bench.programs import PROGRAMS
     from outlay.train.loop import RunFailed
@@ -36,6 +38,9 @@ def execute(job: Job) -> dict[str, Any]:
     }  # fmt: skip
     try:
         row |= PROGRAMS[job.method.program](job, folder)
+        judged = {name: row["metrics"].get(name, math.nan) for name in (job.workload.metric, job.workload.tune_on)}
+        if not all(map(math.isfinite, judged.values())):
+            row |= {"outcome": "diverged", "why": f"the run ended with {judged}"}
     except RunFailed as error:
         row |= {"outcome": "diverged", "why": str(error)}
     except Exception as error:
@@ -58,7 +63,7 @@ def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: P
     running: dict[Future[dict[str, Any]], str] = {}
     known: set[str] = set()
     done, spent, last, over = 0, 0.0, "", False
-    with _one_thread_each(), ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with _one_thread_each(), _workers(processes) as pool:
         while True:
             fresh = next(ask, None)
             over = over or fresh is None
@@ -84,6 +89,19 @@ def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: P
                 store.add(row)
                 running.pop(future)
                 done, spent, last = done + 1, spent + row["seconds"], f"{row['workload']} {row['share']:.0%}"
+
+
+class _Here(Executor):
+    """Runs what it is given at once, in this process: one run at a time needs no other process and none of its imports."""
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **named))
+        return future
+
+
+def _workers(processes: int) -> Executor:
+    return _Here() if processes == 1 else ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
 
 
 @contextmanager

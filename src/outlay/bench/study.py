@@ -126,8 +126,7 @@ class Study:
         return found
 
     def _loss(self, workload: Workload, row: dict[str, Any], metric: str) -> float:
-        value = row["metrics"].get(metric) if row["outcome"] == "ok" else None
-        return workload.sign * value if value is not None and math.isfinite(value) else math.inf
+        return workload.sign * row["metrics"][metric] if row["outcome"] == "ok" else math.inf
 
 
 def spend(study: Study, processes: int, progress: Progress | None = None) -> Study:
