@@ -65,8 +65,9 @@ def main() -> None:
         noise = statistics.stdev(by_steps)
         verdict = "within seed noise" if abs(paired.mean) < noise and paired.low <= 0 <= paired.high else "NOT within seed noise"
         print(
-            f"{schedule:8} {asked.seconds:g} s with +-{DRIFT:.0%}: {min(steps)}-{max(steps)} steps; test loss by seconds {statistics.mean(by_seconds):.4f}, "
-            f"by steps {statistics.mean(by_steps):.4f}; difference {paired}; spread over seeds {noise:.4f}: {verdict}"
+            f"{schedule:8} {asked.seconds:g} s with +-{DRIFT:.0%}: {min(steps)}-{max(steps)} steps; test loss by seconds "
+            f"{statistics.mean(by_seconds):.4f}, by steps {statistics.mean(by_steps):.4f}; difference {paired}; "
+            f"spread over seeds {noise:.4f}: {verdict}"
         )
 
 

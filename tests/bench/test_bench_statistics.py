@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_scores_by_hand() -> None:
 @given(st.lists(st.floats(min_value=1.0, max_value=6.0) | st.just(math.inf), min_size=1, max_size=8))
 def test_the_score_is_the_area_under_the_profile(ratio: list[float]) -> None:
     edges = [1.0, *sorted(one for one in ratio if 1.0 < one < 4.0), 4.0]
-    area = sum((b - a) * profile(ratio, (a + b) / 2) for a, b in zip(edges, edges[1:], strict=False))
+    area = sum((b - a) * profile(ratio, (a + b) / 2) for a, b in pairwise(edges))
     assert score(ratio) == pytest.approx(area / 3, abs=1e-12)
 
 

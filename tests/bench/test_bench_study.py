@@ -235,19 +235,11 @@ def test_wrong_definitions_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_shows_a_bench_and_writes_it(spent: Study, tmp_path: Path) -> None:
     folder = spent.store.folder.parent
-    (folder / "bench.yaml").write_text(
-        json.dumps(
-            {
-                "workloads": ["small"],
-                "shares": [0.25, 1],
-                "seeds": 2,
-                "search": {"tries": 3, "share": 0.25},
-                "target": {"share": 0.25},
-                "methods": {"linear": {"schedule": "linear"}, "cosine": {"schedule": "cosine"}},
-                "title": "Small",
-            }
-        )  # fmt: skip
-    )
+    plain = {
+        "workloads": ["small"], "shares": [0.25, 1], "seeds": 2, "search": {"tries": 3, "share": 0.25}, "target": {"share": 0.25},
+        "methods": {"linear": {"schedule": "linear"}, "cosine": {"schedule": "cosine"}}, "title": "Small",
+    }  # fmt: skip
+    (folder / "bench.yaml").write_text(json.dumps(plain))
     asked = ["bench", "show", str(folder / "bench.yaml"), "--store", str(spent.store.folder), "--out", str(tmp_path / "out")]
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
