@@ -48,10 +48,10 @@ def job(schedule: Any = None, share: float = 1.0, peak: float = 0.1, seed: int =
 
 
 def test_methods_that_come_to_the_same_numbers_share_a_run() -> None:
-    assert job(Uba(phi=2.0)).key() == job(Cosine()).key()
-    assert job(Rex(beta=1.0)).key() == job(Linear()).key()
-    assert job(None).key() == job(Constant()).key() == job(Sampled(Rex(), 1)).key()
-    assert job(Constant(0.5), peak=0.2).key() == job(Constant(), peak=0.1).key()
+    assert job(Uba(phi=2.0)).key == job(Cosine()).key
+    assert job(Rex(beta=1.0)).key == job(Linear()).key
+    assert job(None).key == job(Constant()).key == job(Sampled(Rex(), 1)).key
+    assert job(Constant(0.5), peak=0.2).key == job(Constant(), peak=0.1).key
 
 
 def test_what_changes_the_outcome_changes_the_name() -> None:
@@ -60,7 +60,7 @@ def test_what_changes_the_outcome_changes_the_name() -> None:
         job(Rex()), job(Linear(), share=0.5), job(Linear(), peak=0.2), job(Linear(), seed=1), job(Linear(), set={"stages[0].batch_size": 8}),
         job(Linear(), program="refined"), job(Linear(), workload=replace(SMALL, recipe={**RECIPE, "precision": "bf16"})),
     ]  # fmt: skip
-    assert len({one.key() for one in [base, *others]}) == 1 + len(others)
+    assert len({one.key for one in [base, *others]}) == 1 + len(others)
 
 
 def test_a_job_is_a_recipe_with_knob_budget_and_seed() -> None:
@@ -98,7 +98,7 @@ def test_every_method_has_its_search_and_its_runs(spent: Study) -> None:
     }
     # 3 tries and 4 runs a method; uba with phi = 2 is the cosine, so its seven are shared
     assert len(spent.store) == 3 * 7
-    tries = [spent.store[one.key()] for one in spent.tries(spent.workloads[0], spent.bench.methods["linear"])]
+    tries = [spent.store[one.key] for one in spent.tries(spent.workloads[0], spent.bench.methods["linear"])]
     best = min(tries, key=lambda row: row["metrics"]["tune/loss"])
     assert spent.peak(spent.workloads[0], spent.bench.methods["linear"]) == best["peak"]
     assert all(row["seed"] == 1000 and row["steps"] == 10 for row in tries)
@@ -109,7 +109,7 @@ def test_cells_are_judged_on_what_was_not_tuned_on_and_end_on_the_budget(spent: 
         if cell.method != "wild":
             row = next(
                 row
-                for row in map(spent.store.get, (one.key() for one in spent.jobs()))
+                for row in map(spent.store.get, (one.key for one in spent.jobs()))
                 if row and row["metrics"].get("test/loss") == cell.metric
             )
             assert row["metrics"]["tune/loss"] != cell.metric

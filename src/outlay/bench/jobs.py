@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from outlay.bench.definition import Method, Workload
@@ -49,8 +50,9 @@ class Job:
             set_value(plain, path, value)
         return plain
 
+    @cached_property
     def key(self) -> str:
-        """Return a digest of what decides the outcome.
+        """A digest of what decides the outcome.
 
         Where the knob is an open-loop schedule and the budget counts steps, that is the sequence of its values, so that methods which come
         to the same numbers share a run.

@@ -33,7 +33,7 @@ def execute(job: Job) -> dict[str, Any]:
     began = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix="outlay-bench-"))
     row: dict[str, Any] = {
-        "key": job.key(), "workload": job.workload.name, "share": job.share, "peak": job.peak, "seed": job.seed,
+        "key": job.key, "workload": job.workload.name, "share": job.share, "peak": job.peak, "seed": job.seed,
         "metrics": {}, "spent": {}, "accounts": {}, "steps": 0, "outcome": "ok", "why": "",
     }  # fmt: skip
     try:
@@ -68,7 +68,7 @@ def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: P
             fresh = next(ask, None)
             over = over or fresh is None
             for job in fresh or ():
-                key = job.key()
+                key = job.key
                 if key not in known:
                     known.add(key)
                     if key in store:

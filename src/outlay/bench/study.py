@@ -53,6 +53,7 @@ class Study:
     def __init__(self, bench: Bench, store: Store, near: Path | None = None) -> None:
         self.bench, self.store = bench, store
         self.workloads = [load_workload(name, near) for name in bench.workloads]
+        self._jobs: dict[tuple[int, int, float, float, int], Job] = {}
 
     def methods(self, workload: Workload) -> dict[str, Method]:
         """Return the methods that are compared on a workload."""
@@ -66,21 +67,28 @@ class Study:
         """Return the jobs of the search for a method's peak."""
         search = self.bench.search
         peaks = search.peaks(*method.range(workload), workload.tries or search.tries)
-        return [Job(workload, method, search.share, peak, search.seed) for peak in peaks]
+        return [self._job(workload, method, search.share, peak, search.seed) for peak in peaks]
 
     def peak(self, workload: Workload, method: Method) -> float | None:
         """Return the best peak that was tried; None while tries are missing. Where all diverged, the smallest."""
         jobs = self.tries(workload, method)
-        if any(job.key() not in self.store for job in jobs):
+        if any(job.key not in self.store for job in jobs):
             return None
-        losses = [self._loss(workload, self.store[job.key()], workload.tune_on) for job in jobs]
+        losses = [self._loss(workload, self.store[job.key], workload.tune_on) for job in jobs]
         return jobs[losses.index(min(losses))].peak
 
     def measured(self, workload: Workload, method: Method) -> list[Job]:
         """Return the jobs at the found peak; none while it is not known."""
         peak = self.peak(workload, method)
         seeds = range(self.bench.seeds)
-        return [Job(workload, method, share, peak, seed) for share in self.shares(workload) for seed in seeds] if peak is not None else []
+        if peak is None:
+            return []
+        return [self._job(workload, method, share, peak, seed) for share in self.shares(workload) for seed in seeds]
+
+    def _job(self, workload: Workload, method: Method, share: float, peak: float, seed: int) -> Job:
+        """Return a job, the same one each time, since working out its key reads the schedule at every step."""
+        place = (id(workload), id(method), share, peak, seed)
+        return self._jobs.setdefault(place, Job(workload, method, share, peak, seed))
 
     def ask(self) -> Iterator[list[Job]]:
         """Yield jobs: every search first, and the measured runs of a method as soon as its search has ended."""
@@ -97,7 +105,7 @@ class Study:
         for workload in self.workloads:
             for name, method in self.methods(workload).items():
                 for job in self.measured(workload, method):
-                    row = self.store.get(job.key())
+                    row = self.store.get(job.key)
                     if row is not None and row["outcome"] != "error":
                         loss = self._loss(workload, row, workload.metric)
                         metric = row["metrics"][workload.metric] if math.isfinite(loss) else None
@@ -108,11 +116,11 @@ class Study:
         """Return every job that is known by now, each once."""
         pairs = [(workload, method) for workload in self.workloads for method in self.methods(workload).values()]
         every = [job for pair in pairs for job in [*self.tries(*pair), *self.measured(*pair)]]
-        return list({job.key(): job for job in every}.values())
+        return list({job.key: job for job in every}.values())
 
     def unjudged(self) -> list[dict[str, Any]]:
         """Return the rows of runs that ended in an error and could not be judged."""
-        rows = [self.store[job.key()] for job in self.jobs() if job.key() in self.store]
+        rows = [self.store[job.key] for job in self.jobs() if job.key in self.store]
         return [row for row in rows if row["outcome"] == "error"]
 
     def at_the_edge(self) -> list[tuple[str, str, float]]:

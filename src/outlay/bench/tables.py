@@ -27,7 +27,7 @@ def markdown(study: Study) -> str:
 def accounting(study: Study) -> str:
     """Return what was run, what the searches were given, and what they found."""
     search, jobs = study.bench.search, study.jobs()
-    rows = [study.store[job.key()] for job in jobs if job.key() in study.store]
+    rows = [study.store[job.key] for job in jobs if job.key in study.store]
     diverged, edge = sum(row["outcome"] == "diverged" for row in rows), study.at_the_edge()
     hours = math.fsum(row["seconds"] for row in rows) / 3600
     lines = [
