@@ -196,9 +196,9 @@ def test_a_real_clock(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, eval_dataset=Rows(6, seed=1), eval_strategy="steps", eval_steps=10**6, save_strategy="steps")
     callback = spend(trainer, "2s")
     run, result = record(callback), callback.result
-    slowest = max(b - a for a, b in pairwise(run.steps.spent["seconds"]))
-    assert result.ended_by == "seconds" and result.metrics and result.spent["seconds"] <= 2.0 + slowest
-    # told by shares of the budget, not by how fast the machine is
+    spent = run.steps.spent["seconds"]
+    # the last step began in time; what follows it takes as long as this machine happens to need
+    assert result.ended_by == "seconds" and result.metrics and spent[-2] <= 2.0 and result.spent["seconds"] > spent[-1]
     assert run.steps.progress[-1] > 0.5 and trainer.optimizer.param_groups[0]["lr"] == 0.0
 
 
