@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -260,3 +264,28 @@ def test_an_unknown_workload_is_refused(spent: Study) -> None:
     wrong = CliRunner().invoke(app, ["bench", "run", "rex", "--only", "mnist-resnet"])
     assert isinstance(wrong.exception, InputError)
     assert "did you mean 'mnist-resnet-" in str(wrong.exception)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """A bench that is killed leaves no process behind, and what it had finished is kept."""
+    (tmp_path / "long.yaml").write_text(json.dumps({**YAML, "full": "200000 steps"}))
+    plain = {
+        "workloads": ["long"],
+        "shares": [1],
+        "seeds": 1,
+        "search": {"tries": 2, "share": 1},
+        "methods": {"linear": {"schedule": "linear"}},
+    }
+    (tmp_path / "b.yaml").write_text(json.dumps(plain))
+    asked = [sys.executable, "-m", "outlay.cli", "bench", "run", str(tmp_path / "b.yaml"), "--store", str(tmp_path), "--processes", "2"]
+    parent = psutil.Process(subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
+    deadline = time.monotonic() + 120
+    while len(workers := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]) < 2:
+        assert time.monotonic() < deadline, "the workers did not start"
+        time.sleep(0.2)
+    time.sleep(5)  # into their imports, so that the watch is set up
+    parent.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive, "workers outlived the bench"

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -101,7 +102,20 @@ class _Here(Executor):
 
 
 def _workers(processes: int) -> Executor:
-    return _Here() if processes == 1 else ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    if processes == 1:
+        return _Here()
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the process that started it has gone: one that is killed cannot tell its workers, and they would wait for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
