@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from outlay.controllers.base import Controller
+from outlay.controllers.autolrs import AutoLRS
+from outlay.controllers.base import Brancher, Controller
+from outlay.controllers.branches import AnnealedBranches
 from outlay.controllers.discount import AutomaticDiscount
 from outlay.controllers.fedhyper import FedHyper
 from outlay.controllers.hypergradient import Hypergradient
@@ -19,11 +21,16 @@ METHODS: dict[str, type] = {
     "spike_back_off": SpikeBackOff,
     "automatic_discount": AutomaticDiscount,
     "short_cycle": ShortCycle,
+    "autolrs": AutoLRS,
+    "annealed_branches": AnnealedBranches,
 }
 
 __all__ = [
     "METHODS",
+    "AnnealedBranches",
+    "AutoLRS",
     "AutomaticDiscount",
+    "Brancher",
     "Controller",
     "FedHyper",
     "Hypergradient",

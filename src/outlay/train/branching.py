@@ -92,7 +92,8 @@ def land(run: Spending, stage_run: StageRun, pace: Pace, diverged: bool = False)
         with run.meter.spend(branch.account):
             _put_back(run, stage_run, underway, brancher)
     run.saver.reserve.seconds.pop(PUT_BACK, None)
-    brancher.landed(branch, Landing(end, underway.began, ended, tuple(underway.records), metrics))
+    with run.meter.spend(branch.account):  # making up its mind may take a while
+        brancher.landed(branch, Landing(end, underway.began, ended, tuple(underway.records), metrics))
 
 
 def _put_back(run: Spending, stage_run: StageRun, underway: Underway, brancher: Brancher) -> None:
