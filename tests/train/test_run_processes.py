@@ -215,3 +215,18 @@ def test_torchs_launcher_starts_them(budget: str, tmp_path: Path) -> None:
     if budget == "20 steps":
         outlay.run(recipe, tmp_path / "alone")
         assert difference(tmp_path / "run", tmp_path / "alone") <= 1e-5
+
+
+@pytest.mark.parametrize("budget", ["44 steps", "4s"])
+def test_two_processes_branch_together(budget: str, tmp_path: Path) -> None:
+    """They leave, evaluate, save and go back at the same steps, also where a clock of the first process's says when."""
+    knobs = {"lr": {"peak": 0.01, "schedule": {"annealed_branches": {"at": [0.5], "decay": 0.2}}}}
+    recipe = digits(budget=budget, evaluate={"exams": [EXAM], "start": False}, stages=[plain_stage(knobs=knobs)])
+    answers = spent(recipe, tmp_path / "run")
+    assert answers[0]["weights"] == answers[1]["weights"] and answers[0]["spent"]["steps"] == answers[1]["spent"]["steps"]
+    (landed,) = [line for line in lines(tmp_path / "run", "branch") if line["what"] == "landed"]
+    ahead = lines(tmp_path / "run", "branch_step")
+    assert landed["end"] == "whole" and landed["metrics"] and landed["steps"] == len(ahead) >= 1
+    assert (tmp_path / "run" / "branches" / "at-0.5" / "model.safetensors").is_file() and audit(tmp_path / "run") == []
+    if budget == "44 steps":
+        assert [line["step"] for line in ahead] == [17, 18, 19, 20]
