@@ -170,7 +170,8 @@ def test_refinement_pays_for_its_first_run(tmp_path: Path) -> None:
     from outlay.bench.programs import refined
 
     row = refined(job(None, program="refined"), tmp_path)
-    assert row["steps"] == 20  # of 40: the other half was the first run
+    assert (row["steps"], row["spent"]["steps"]) == (40, 40)
+    assert (row["accounts"]["first run"]["steps"], row["accounts"]["train"]["steps"]) == (20, 20)
     assert (tmp_path / "first").is_dir()
     assert row["metrics"]["test/loss"] < 2.3
 
@@ -285,7 +286,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.2)
     time.sleep(5)  # into their imports, so that the watch is set up
     parent.kill()
-    gone, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     for process in alive:
         process.kill()
     assert not alive, "workers outlived the bench"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -26,12 +26,13 @@ class Workload:
     Args:
         recipe: the recipe's plain values without budget, seed and the tuned knob's peak and schedule.
         full: the whole budget; shares of it are what methods are given. One limit that is used up.
-        metric: what is reported, a metric of the recipe's exams on examples that nothing is tuned on.
-        tune_on: what the search looks at, a metric on other held-out examples.
+        metric: what is reported, a metric of the recipe's exams on examples that nothing is tuned on; several joined by `` + `` are averaged.
+        tune_on: what the search looks at, a metric (or several) on other held-out examples.
         better: whether a small or a large metric is good.
         peaks: smallest and largest peak that the search tries, > 0.
         about: one sentence for tables.
-        knob: the tuned knob of every stage.
+        knob: the tuned knob.
+        stages: numbers of the stages whose knob is tuned, from 0; empty for all of them.
         name: as files and tables call it.
         shares: shares of the full budget that make sense here; empty for all of the bench's.
         methods: methods that are compared here; empty for all of the bench's.
@@ -46,6 +47,7 @@ class Workload:
     peaks: tuple[float, float]
     about: str = ""
     knob: str = "lr"
+    stages: tuple[int, ...] = ()
     name: str = ""
     shares: tuple[float, ...] = ()
     methods: tuple[str, ...] = ()
@@ -62,6 +64,11 @@ class Workload:
         """1 where small is good and -1 where large is good: sign * metric is a loss."""
         return 1.0 if self.better == "lower" else -1.0
 
+    def measure(self, metrics: Mapping[str, float], which: str) -> float:
+        """Return ``metric`` or ``tune_on`` out of a run's metrics; not a number where one is missing."""
+        values = [metrics.get(name, math.nan) for name in which.split(" + ")]
+        return math.fsum(values) / len(values)
+
     def budget(self, share: float) -> Budget:
         """Return that share of the full budget; whole for counted units, and at least one."""
         unit, amount = next(iter(self.full.limits.items()))
@@ -75,7 +82,8 @@ class Method:
 
     Args:
         schedule: the tuned knob's schedule or controller; None leaves it constant.
-        set: further changes, path -> plain value, such as ``{"stages[0].optimizer": prodigy}``.
+        set: further changes, path -> plain value, such as ``{"stages[0].optimizer": prodigy}``; the text ``$peak`` in a value stands for the
+            peak that is tried.
         peak_times: the search's range is the workload's times this, > 0; for methods whose peak is measured otherwise.
         peaks: the search's range itself; None for the workload's.
         program: ``run`` spends the recipe once; ``refined`` spends half of the budget on a linear decay whose gradient norms are logged, and

@@ -41,13 +41,10 @@ class Job:
         plain = copy.deepcopy(self.workload.recipe)
         plain |= {"name": "bench", "budget": str(self.workload.budget(self.share)), "seed": self.seed}
         plain.setdefault("threads", 1)
-        knob: dict[str, Any] = {"peak": self.peak}
-        if self.method.schedule is not None:
-            knob["schedule"] = describe(self.method.schedule)
-        for stage in plain["stages"]:
-            stage.setdefault("knobs", {})[self.workload.knob] = knob
+        for stage in self._tuned(plain):
+            stage.setdefault("knobs", {})[self.workload.knob] = self._knob()
         for path, value in self.method.set.items():
-            set_value(plain, path, value)
+            set_value(plain, path, _at_peak(value, self.peak))
         return plain
 
     @cached_property
@@ -62,9 +59,26 @@ class Job:
         steps = self.workload.budget(self.share).limits.get("steps")
         schedule = self.method.schedule
         knob = Knob(self.peak, schedule) if schedule is not None else Knob(self.peak)
+        asked = self._knob()
         if steps is not None and not knob.controllers():
             values = [f"{knob.value(step / steps):.12g}" for step in range(int(steps))]
-            for stage in plain["stages"]:
-                stage["knobs"][self.workload.knob] = values
+            for stage in self._tuned(plain):
+                if stage["knobs"][self.workload.knob] == asked:  # unless ``set`` put something else there
+                    stage["knobs"][self.workload.knob] = values
         said = json.dumps([EDITION, self.method.program, plain], sort_keys=True, default=str)
         return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
+
+    def _knob(self) -> dict[str, Any]:
+        schedule = self.method.schedule
+        return {"peak": self.peak} | ({"schedule": describe(schedule)} if schedule is not None else {})
+
+    def _tuned(self, plain: dict[str, Any]) -> list[dict[str, Any]]:
+        return [stage for number, stage in enumerate(plain["stages"]) if not self.workload.stages or number in self.workload.stages]
+
+
+def _at_peak(value: Any, peak: float) -> Any:
+    if isinstance(value, dict):
+        return {key: _at_peak(inner, peak) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_at_peak(inner, peak) for inner in value]
+    return peak if value == "$peak" else value

@@ -35,13 +35,15 @@ def refined(job: Job, folder: Path) -> dict[str, Any]:
     for stage in plain["stages"]:
         stage["knobs"][job.workload.knob] = {"peak": job.peak, "schedule": describe(Linear())}
         stage["measure"] = ["gradient_l1"] if adaptive else []
-    run(load_recipe(plain | {"budget": str(Budget({unit: first}))}), folder / "first")
+    before = run(load_recipe(plain | {"budget": str(Budget({unit: first}))}), folder / "first")
     metric = "gradient_l1" if adaptive else "gradient_norm"
     schedule = Refined(folder / "first" / "journal.jsonl", order=1 if adaptive else 2, metric=metric)
     for stage in plain["stages"]:
         stage["knobs"][job.workload.knob] = {"peak": job.peak, "schedule": describe(schedule)}
         stage["measure"] = []
-    return _row(run(load_recipe(plain | {"budget": str(Budget({unit: amount - first}))}), folder / "second"))
+    row = _row(run(load_recipe(plain | {"budget": str(Budget({unit: amount - first}))}), folder / "second"))
+    together = {unit: before.spent.get(unit, 0.0) + spent for unit, spent in row["spent"].items()}
+    return row | {"spent": together, "accounts": {**row["accounts"], "first run": before.spent}, "steps": before.steps + row["steps"]}
 
 
 def _row(result: Result) -> dict[str, Any]:

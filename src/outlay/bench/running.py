@@ -39,7 +39,7 @@ def execute(job: Job) -> dict[str, Any]:
     }  # fmt: skip
     try:
         row |= PROGRAMS[job.method.program](job, folder)
-        judged = {name: row["metrics"].get(name, math.nan) for name in (job.workload.metric, job.workload.tune_on)}
+        judged = {name: job.workload.measure(row["metrics"], name) for name in (job.workload.metric, job.workload.tune_on)}
         if not all(map(math.isfinite, judged.values())):
             row |= {"outcome": "diverged", "why": f"the run ended with {judged}"}
     except RunFailed as error:

@@ -108,7 +108,7 @@ class Study:
                     row = self.store.get(job.key)
                     if row is not None and row["outcome"] != "error":
                         loss = self._loss(workload, row, workload.metric)
-                        metric = row["metrics"][workload.metric] if math.isfinite(loss) else None
+                        metric = workload.sign * loss if math.isfinite(loss) else None
                         found.append(Cell(workload.name, name, job.share, job.seed, job.peak, loss, metric, row["spent"], row["accounts"]))
         return found
 
@@ -134,7 +134,7 @@ class Study:
         return found
 
     def _loss(self, workload: Workload, row: dict[str, Any], metric: str) -> float:
-        return workload.sign * row["metrics"][metric] if row["outcome"] == "ok" else math.inf
+        return workload.sign * workload.measure(row["metrics"], metric) if row["outcome"] == "ok" else math.inf
 
 
 def spend(study: Study, processes: int, progress: Progress | None = None) -> Study:
