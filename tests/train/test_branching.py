@@ -197,6 +197,20 @@ def test_a_branch_is_evaluated_and_saved_at_its_end(tmp_path: Path) -> None:
     assert len(run.steps) == 50 and run.accounts["probe"]["steps"] == 10 and run.notes == ()
 
 
+def test_a_branch_of_a_schedule_free_run_is_seen_with_its_averages(tmp_path: Path) -> None:
+    """What is measured and saved is what a run that ends there exports, and the trunk goes on from the weights that it is trained at."""
+    pytest.importorskip("pytorch_optimizer")
+    free = {"stages": [plain_stage(optimizer="schedule_free")]}
+    branch = Branch("budget-40", steps=10, evaluate=True, save=True)
+    outlay.run(asking((0.5, branch), **free), tmp_path / "run")
+    outlay.run(asking(budget="40 steps", **free), tmp_path / "short")
+    (landed,) = at(tmp_path / "run", "landed")
+    assert landed["metrics"] == result_of(tmp_path / "short")["metrics"]
+    assert (tmp_path / "run" / "branches" / "budget-40" / "model.safetensors").read_bytes() == weights(tmp_path / "short")
+    outlay.run(asking(budget="50 steps", **free), tmp_path / "straight")
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+
+
 def test_an_adapter_is_saved_merged_and_trained_on_apart(tmp_path: Path) -> None:
     from small_runs import language
 

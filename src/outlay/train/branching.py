@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from outlay.branch import Branch, End, Landing
 from outlay.controllers.base import Brancher
+from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.train.assembly import StageRun, branchers, restore, snapshot
 from outlay.train.examining import sit
@@ -79,8 +80,9 @@ def land(run: Spending, stage_run: StageRun, pace: Pace, diverged: bool = False)
     assert underway is not None
     branch, ended = underway.branch, pace.progress
     end: End = "diverged" if diverged else "whole" if underway.over(ended) else "cut"
-    metrics = _examine(run, pace, branch) if end == "whole" and branch.evaluate else {}
-    path = _save(run, branch) if end == "whole" and branch.save else None
+    with settled(stage_run.stage.optimizer, stage_run.optimizer):
+        metrics = _examine(run, pace, branch) if end == "whole" and branch.evaluate else {}
+        path = _save(run, branch) if end == "whole" and branch.save else None
     run.journal.write(
         "branch", what="landed", **underway.marks(), step=run.step, stage=stage_run.stage.name, progress=ended, end=end,
         steps=underway.done, metrics=metrics, path=path,
