@@ -37,12 +37,12 @@ def run(
     from outlay.bench import spend
     from outlay.bench.tables import rank_sections
 
-    study = _study(bench, store, seeds, only)
-    with _progress(study.bench.name) as told:
+    study = _study(bench, store, seeds, only, retry=True)
+    with _stoppable(), _progress(study.bench.name) as told:
         spend(study, processes, told)
     for section in rank_sections(study, study.cells()):
         typer.echo(section)
-    typer.echo(f"results: {store}; tables and pictures: outlay bench show {bench} --out FOLDER")
+    typer.echo(f"results: {store}; tables and pictures: outlay bench show {bench} --store {store} --out FOLDER")
 
 
 @app.command()
@@ -85,14 +85,14 @@ def claims(
     from outlay.bench.tables import claims_markdown
 
     found: list[Finding] = []
-    kept = Store(store)
+    kept = Store(store, retry=True)
     for claim in load_claims(file, only or ()):
-        with _progress(f"claim {claim.name}") as told:
+        with _stoppable(), _progress(f"claim {claim.name}") as told:
 
             def shown(_: Claim, told: Progress = told) -> Progress:
                 return told
 
-            found += check_claims([claim], kept, processes, shown)
+            found += check_claims([claim], kept, processes, shown, file.parent if file else None)
     typer.echo(json.dumps(as_rows(found), indent=1) if as_json else claims_markdown(found))
 
 
@@ -112,7 +112,7 @@ def list_() -> None:
         typer.echo(f"claim     {claim.name:24} {claim.says}")
 
 
-def _study(bench: str, store: Path, seeds: int | None, only: list[str] | None) -> Study:
+def _study(bench: str, store: Path, seeds: int | None, only: list[str] | None, retry: bool = False) -> Study:
     from dataclasses import replace
 
     from outlay.bench import Store, Study, load_bench
@@ -123,7 +123,17 @@ def _study(bench: str, store: Path, seeds: int | None, only: list[str] | None) -
         if name not in made.workloads:
             raise InputError(f"the bench {bench} has no workload {name!r}{nearest(name, made.workloads)}")
     made = replace(made, seeds=seeds or made.seeds, workloads=tuple(name for name in made.workloads if not only or name in only))
-    return Study(made, Store(store), Path(bench).parent if Path(bench).is_file() else None)
+    return Study(made, Store(store, retry), Path(bench).parent if Path(bench).is_file() else None)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Leave on Ctrl-C with 130; what had ended is kept, what was under way is not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("outlay: stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

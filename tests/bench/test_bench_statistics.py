@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlay.bench.statistics import average_ranks, mean_interval, paired, profile, rank_table, ranks, ratios, score, time_to_target
+from outlay.bench.statistics import (
+    average_ranks,
+    mean_interval,
+    paired,
+    paired_losses,
+    profile,
+    rank_table,
+    ranks,
+    ratios,
+    score,
+    time_to_target,
+)
 from outlay.bench.study import Cell
 
 losses = st.floats(min_value=-1e3, max_value=1e3)
@@ -45,6 +56,14 @@ def test_differences_are_paired_by_seed() -> None:
     assert found.mean == pytest.approx(-1.01)
     assert found.high < 0
     assert paired([*cells, cell("a", 5.0, seed=9)], "a", "b", "w", 1.0) == found  # a seed without its pair does not count
+
+
+def test_a_run_that_diverged_is_worse_than_any_that_did_not() -> None:
+    fine, broken = {0: 1.0, 1: 2.0}, {0: 1.0, 1: math.inf}
+    worse, better, even = paired_losses(broken, fine), paired_losses(fine, broken), paired_losses(broken, broken)
+    assert worse.low == worse.high == math.inf and better.high == better.low == -math.inf
+    assert (even.mean, even.low, even.high) == (0.0, 0.0, 0.0)
+    assert math.isnan(paired_losses({0: math.inf, 1: 1.0}, broken).low)  # each diverged once: nothing is said
 
 
 def test_ranks_with_ties_and_divergence() -> None:

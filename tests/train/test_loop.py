@@ -216,8 +216,8 @@ def test_a_controller_may_watch_evaluations(tmp_path: Path) -> None:
     stage = plain_stage(knobs={"lr": {"peak": 0.01, "schedule": {"plateau": plateau}}})
     outlay.run(digits(budget="20 steps", stages=[stage], evaluate={"exams": [EXAM], "every": 0.2}), tmp_path / "run")
     rates = [line["knobs"]["lr"] for line in lines(tmp_path / "run", "step")]
-    # evaluations after the steps that read progress 0.2, 0.4 ...; the first one is the best so far, none after it is better by nine tenths
-    assert rates == [0.01] * 9 + [0.005] * 4 + [0.0025] * 4 + [0.00125] * 3
+    # evaluations at progress 0.2, 0.4 ...; the first one is the best so far, none after it is better by nine tenths
+    assert rates == [0.01] * 8 + [0.005] * 4 + [0.0025] * 4 + [0.00125] * 4
 
 
 # ---- evaluations --------------------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_controller_may_watch_evaluations(tmp_path: Path) -> None:
 
 def test_evaluations_come_when_the_recipe_says(finished_folder: Path) -> None:
     made = lines(finished_folder, "evaluation")
-    assert [(line["when"], line["step"]) for line in made] == [("start", 0), ("during", 16), ("during", 31), ("during", 46), ("end", 60)]
+    assert [(line["when"], line["step"]) for line in made] == [("start", 0), ("during", 15), ("during", 30), ("during", 45), ("end", 60)]
     assert [line["progress"] for line in made] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert all(line["charged"]["eval"]["examples"] == 64 for line in made)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -361,25 +361,28 @@ def test_a_resumed_stage_goes_on_where_it_was() -> None:
 # ---- replay -------------------------------------------------------------------------------------------------------------------------
 
 
-def recorded(progress: Sequence[float], saves: Sequence[int] = (), evaluations: Sequence[int] = ()) -> RecordedPace:
+def recorded(progress: Sequence[float], saves: Sequence[int] = (), evaluations: Mapping[int, float] | None = None) -> RecordedPace:
     steps = [{"kind": "step", "step": 11 + i, "progress": p} for i, p in enumerate(progress)]
-    return RecordedPace(steps, [(step, None) for step in saves], evaluations, "seconds")
+    return RecordedPace(steps, [(step, None) for step in saves], evaluations or {}, (), "seconds")
 
 
 def test_a_replay_follows_the_journal() -> None:
-    pace = recorded([0.0, 0.31, 0.32, 0.9], saves=[12, 99], evaluations=[13])
-    seen, examined = [], []
+    """Saves and evaluations come where they came, an evaluation at its own progress, and one after the last step too."""
+    pace = recorded([0.0, 0.31, 0.32, 0.9], saves=[12, 13, 99], evaluations={13: 0.5, 14: 0.95})
+    seen = []
     while (go := pace.begin(save=True, stop=False)) is not None:
         if go.save:
             seen.append("saved")
-            go = pace.begin(save=False, stop=False)
-            assert go is not None and not go.save
-        seen.append(str(go.progress))
-        assert pace.fits({"tokens": 1e30})
-        pace.lap()
-        examined.append(pace.evaluates())
-    assert seen == ["0.0", "0.31", "saved", "0.32", "0.9"]
-    assert examined == [False, False, True, False]
+        elif go.progress in (0.5, 0.95):
+            assert pace.evaluates()
+            assert not pace.evaluates()  # once
+            seen.append(f"evaluated at {go.progress}")
+        else:
+            assert not pace.evaluates()
+            assert pace.fits({"tokens": 1e30})
+            seen.append(str(go.progress))
+            pace.lap()
+    assert seen == ["0.0", "0.31", "saved", "0.32", "saved", "evaluated at 0.5", "0.9", "evaluated at 0.95"]
     assert pace.ended_by == "seconds" and pace.begin(False, False) is None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from outlay.bench.definition import HERE, Bench, Method, Search, read_plain
 from outlay.bench.running import Progress
-from outlay.bench.statistics import Interval, mean_interval
+from outlay.bench.statistics import Interval, mean_interval, paired
 from outlay.bench.store import Store
 from outlay.bench.study import Study, spend
 from outlay.catalog import build_dataclass
@@ -116,20 +116,19 @@ def load_claims(path: Path | None = None, only: Sequence[str] = ()) -> list[Clai
 
 
 def check_claims(
-    claims: Sequence[Claim], store: Store, processes: int, progress: Callable[[Claim], Progress | None] = lambda claim: None
-) -> list[Finding]:
-    """Spend what the claims need and return what came out, claim by claim."""
-    return [find(claim, spend(Study(claim.bench(), store), processes, progress(claim))) for claim in claims]
+    claims: Sequence[Claim], store: Store, processes: int, progress: Callable[[Claim], Progress | None] = lambda claim: None,
+    near: Path | None = None,
+) -> list[Finding]:  # fmt: skip
+    """Spend what the claims need and return what came out, claim by claim; ``near`` is where workloads of one's own lie."""
+    return [find(claim, spend(Study(claim.bench(), store, near), processes, progress(claim))) for claim in claims]
 
 
 def find(claim: Claim, study: Study) -> Finding:
     """Return what a spent study says about its claim."""
     cells = study.cells()
-    losses = {(cell.method, cell.seed): cell for cell in cells}
-    seeds = [seed for seed in range(claim.seeds) if ("method", seed) in losses and ("baseline", seed) in losses]
-    difference = mean_interval([losses["method", seed].loss - losses["baseline", seed].loss for seed in seeds])
-    if len(seeds) < claim.seeds:
-        difference = Interval(difference.mean, float("nan"), float("nan"), len(seeds))
+    difference = paired(cells, "method", "baseline", claim.workload, claim.share)
+    if difference.count < claim.seeds:
+        difference = Interval(difference.mean, float("nan"), float("nan"), difference.count)
 
     def metric(which: str) -> Interval:
         return mean_interval([float("nan") if cell.metric is None else cell.metric for cell in cells if cell.method == which])

@@ -88,6 +88,7 @@ class Method:
         peaks: the search's range itself; None for the workload's.
         program: ``run`` spends the recipe once; ``refined`` spends half of the budget on a linear decay whose gradient norms are logged, and
             the other half on the schedule that follows from them.
+        order: for ``refined``, the power of the gradient norms: 2, with L2 norms, for SGD; 1, with L1 norms, for Adam and its kin.
         about: one sentence for tables.
     """
 
@@ -96,6 +97,7 @@ class Method:
     peak_times: float = 1.0
     peaks: tuple[float, float] | None = None
     program: Literal["run", "refined"] = "run"
+    order: Literal[1, 2] = 2
     about: str = ""
 
     def range(self, workload: Workload) -> tuple[float, float]:

@@ -41,7 +41,7 @@ class Job:
         plain = copy.deepcopy(self.workload.recipe)
         plain |= {"name": "bench", "budget": str(self.workload.budget(self.share)), "seed": self.seed}
         plain.setdefault("threads", 1)
-        for stage in self._tuned(plain):
+        for stage in self.tuned(plain):
             stage.setdefault("knobs", {})[self.workload.knob] = self._knob()
         for path, value in self.method.set.items():
             set_value(plain, path, _at_peak(value, self.peak))
@@ -60,19 +60,20 @@ class Job:
         schedule = self.method.schedule
         knob = Knob(self.peak, schedule) if schedule is not None else Knob(self.peak)
         asked = self._knob()
-        if steps is not None and not knob.controllers():
-            values = [f"{knob.value(step / steps):.12g}" for step in range(int(steps))]
-            for stage in self._tuned(plain):
-                if stage["knobs"][self.workload.knob] == asked:  # unless ``set`` put something else there
-                    stage["knobs"][self.workload.knob] = values
-        said = json.dumps([EDITION, self.method.program, plain], sort_keys=True, default=str)
+        (stage, *more) = plain["stages"]
+        # unless ``set`` put something else there; and stages have clocks of their own
+        if steps is not None and not knob.controllers() and not more and stage["knobs"][self.workload.knob] == asked:
+            stage["knobs"][self.workload.knob] = [f"{knob.value(step / steps):.12g}" for step in range(int(steps))]
+        program = self.method.program if self.method.program == "run" else f"{self.method.program} {self.method.order}"
+        said = json.dumps([EDITION, program, plain], sort_keys=True, default=str)
         return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
 
     def _knob(self) -> dict[str, Any]:
         schedule = self.method.schedule
         return {"peak": self.peak} | ({"schedule": describe(schedule)} if schedule is not None else {})
 
-    def _tuned(self, plain: dict[str, Any]) -> list[dict[str, Any]]:
+    def tuned(self, plain: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the stages of the recipe's plain values whose knob is tuned."""
         return [stage for number, stage in enumerate(plain["stages"]) if not self.workload.stages or number in self.workload.stages]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,22 +30,30 @@ def refined(job: Job, folder: Path) -> dict[str, Any]:
     budget = job.workload.budget(job.share)
     unit, amount = next(iter(budget.limits.items()))
     first = amount / 2 if unit in ("seconds", "flops", "usd") else float(amount // 2)
-    adaptive = "adam" in json.dumps(plain["stages"][0].get("optimizer", "adamw"))
-    for stage in plain["stages"]:
+    metric = "gradient_l1" if job.method.order == 1 else "gradient_norm"
+    for stage in job.tuned(plain):
         stage["knobs"][job.workload.knob] = {"peak": job.peak, "schedule": describe(Linear())}
-        stage["measure"] = ["gradient_l1"] if adaptive else []
-    before = run(load_recipe(plain | {"budget": str(Budget({unit: first}))}), folder / "first")
-    metric = "gradient_l1" if adaptive else "gradient_norm"
-    schedule = Refined(folder / "first" / "journal.jsonl", order=1 if adaptive else 2, metric=metric)
-    for stage in plain["stages"]:
+        stage["measure"] = ["gradient_l1"] if metric == "gradient_l1" else []
+    before = _whole(run(load_recipe(plain | {"budget": str(Budget({unit: first}, budget.ceilings, budget.price))}), folder / "first"))
+    schedule = Refined(folder / "first" / "journal.jsonl", order=job.method.order, metric=metric)
+    for stage in job.tuned(plain):
         stage["knobs"][job.workload.knob] = {"peak": job.peak, "schedule": describe(schedule)}
         stage["measure"] = []
-    row = _row(run(load_recipe(plain | {"budget": str(Budget({unit: amount - first}))}), folder / "second"))
+    rest = Budget({unit: amount - first}, budget.ceilings, budget.price)
+    row = _row(run(load_recipe(plain | {"budget": str(rest)}), folder / "second"))
     together = {unit: before.spent.get(unit, 0.0) + spent for unit, spent in row["spent"].items()}
     return row | {"spent": together, "accounts": {**row["accounts"], "first run": before.spent}, "steps": before.steps + row["steps"]}
 
 
+def _whole(result: Result) -> Result:
+    """Return a run that was spent to its end; one that was stopped from outside says nothing, and neither will those after it."""
+    if result.ended_by == "signal":
+        raise KeyboardInterrupt
+    return result
+
+
 def _row(result: Result) -> dict[str, Any]:
+    result = _whole(result)
     return {
         "metrics": result.metrics, "spent": result.spent, "steps": result.steps, "ended_by": result.ended_by,
         "accounts": {account: dict(units) for account, units in result.accounts.items()}, "versions": result.versions,

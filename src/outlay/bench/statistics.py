@@ -39,8 +39,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     count = len(values)
     if count == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    mean = math.fsum(values) / count
-    if count == 1 or not all(map(math.isfinite, values)):
+    mean = sum(values) / count
+    if count == 1 or not math.isfinite(mean):
         return Interval(mean, math.nan, math.nan, count)
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, count)
@@ -49,8 +49,22 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 def paired(cells: Sequence[Cell], method: str, baseline: str, workload: str, share: float) -> Interval:
     """Return the mean over seeds of loss(method) - loss(baseline) at one budget; below 0 means that the method is better."""
     losses = {(cell.method, cell.seed): cell.loss for cell in cells if cell.workload == workload and cell.share == share}
-    seeds = sorted(seed for name, seed in losses if name == method and (baseline, seed) in losses)
-    return mean_interval([losses[method, seed] - losses[baseline, seed] for seed in seeds])
+    return paired_losses(*({seed: loss for (name, seed), loss in losses.items() if name == which} for which in (method, baseline)))
+
+
+def paired_losses(method: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
+    """Return the mean of loss(method) - loss(baseline) over the seeds that both have, from seed -> loss.
+
+    A run that diverged has an infinite loss, and is worse than any that did not: where one side alone diverged, even once, the interval lies
+    at infinity on the other's side; where both did, they count as equal.
+    """
+    pairs = [(method[seed], baseline[seed]) for seed in sorted(method) if seed in baseline]
+    differences = [0.0 if mine == other else mine - other for mine, other in pairs]
+    beyond = {one for one in differences if math.isinf(one)}
+    if len(beyond) == 1:
+        end = beyond.pop()
+        return Interval(end, end, end, len(differences))
+    return mean_interval(differences)
 
 
 def ranks(losses: Mapping[str, float]) -> dict[str, float]:

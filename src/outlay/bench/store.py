@@ -17,9 +17,10 @@ class Store:
 
     Args:
         folder: where ``runs.jsonl`` lies or will lie.
+        retry: pass over runs that could not be judged (a package was missing, the disk full), so that they are run again.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, retry: bool = False) -> None:
         self.folder = Path(folder)
         self._rows: dict[str, dict[str, Any]] = {}
         path = self.folder / NAME
@@ -29,7 +30,8 @@ class Store:
                     row = json.loads(line)
                 except ValueError:
                     continue
-                self._rows[row["key"]] = row
+                if not (retry and row.get("outcome") == "error"):
+                    self._rows[row["key"]] = row
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows

@@ -32,7 +32,8 @@ def accounting(study: Study) -> str:
     hours = math.fsum(row["seconds"] for row in rows) / 3600
     lines = [
         f"{len(rows)} of {len(jobs)} runs so far, {hours:.2f} hours of one thread; {diverged} diverged, {len(study.unjudged())} could not be judged.",
-        f"Every method was given the same search on every workload: {search.tries} peaks, log-spaced over the workload's range, each for "
+        f"Every method was given the same search on every workload: {search.tries} peaks (one where its range is a single value), log-spaced over "
+        f"the workload's range, each for "
         f"{search.share:.0%} of the full budget with seed {search.seed}, judged on held-out examples that no table reports. "
         f"Measured with {study.bench.seeds} seeds at the peak found.",
     ]
@@ -66,7 +67,7 @@ def _rank_section(study: Study, cells: Sequence[Cell], methods: Sequence[str]) -
     by_share = {share: average_ranks(rank_table(mine, methods, [share])) for share in shares}
     head = "| method | all budgets, 95 % interval | " + " | ".join(f"{share:.0%}" for share in shares) + " |"
     lines = [
-        f"## Average rank of {len(methods)} methods on {len(workloads)} workloads (1 is best)\n",
+        f"## Average rank of {len(methods)} methods on {len(workloads)} workload{'s' * (len(workloads) > 1)} (1 is best)\n",
         head, "|---|---|" + "---|" * len(shares),
     ]  # fmt: skip
     for name in sorted(methods, key=lambda name: overall[name].mean):

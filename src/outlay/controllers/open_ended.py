@@ -34,7 +34,7 @@ class OpenEnded:
     ``geometric``. A level that is not above the floor is kept.
 
     Before the tail the total does not enter, so a longer run begins exactly as a shorter one; and a run that goes on with a larger budget
-    from a checkpoint, in or before the tail, is back at schedule.at(n) at once, without warming up again. A knob is read before its
+    from a checkpoint taken before the tail is back at schedule.at(n) at once, without warming up again. A knob is read before its
     step is charged: the k-th step sees what the k - 1 steps before it were charged, and the first one schedule.at(before), as with torch's
     schedulers. Evaluations are not counted; skipped steps are.
 

@@ -125,6 +125,8 @@ class StageRun:
     micro_batch: int
     starts: dict[str, float]
     next_evaluation: float | None = None
+    #: step after which the model was evaluated last; one evaluation a step is enough, however much of the budget it took
+    evaluated: int = -1
     bad_in_a_row: int = 0
     rolled_back: int = 0
     first_step: int = 0
@@ -233,6 +235,7 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
         "costs": [costs.state_dict() for costs in assembly.costs],
         "micro_batch": stage_run.micro_batch,
         "next_evaluation": stage_run.next_evaluation,
+        "evaluated": stage_run.evaluated,
         "bad_in_a_row": stage_run.bad_in_a_row,
         "rolled_back": stage_run.rolled_back,
         "first_step": stage_run.first_step,
@@ -256,7 +259,7 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     stage_run.stream.load_state_dict(saved.plain["cursor"])
     stage_run.branch = _branch_of(stage_run, saved)
     _load_controllers(stage_run, saved)
-    for name in ("starts", "micro_batch", "next_evaluation", "bad_in_a_row", "rolled_back", "first_step"):
+    for name in ("starts", "micro_batch", "next_evaluation", "evaluated", "bad_in_a_row", "rolled_back", "first_step"):
         setattr(stage_run, name, saved.plain[name])
     stage_run.losses = list(saved.plain["losses"])
     stage_run.measuring.load_state(saved.tensors.get("direction", {}), assembly.parameters())

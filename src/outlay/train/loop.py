@@ -89,6 +89,8 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         if go.save:
             run.saver.save(run, stage_run, pace)
             continue  # what saving took may be what the step would have needed
+        if evaluate_if_due(run, stage_run, pace, go.progress) or rehearse_if_due(run, stage_run, pace, go.progress):
+            continue
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
         account = stage_run.branch.branch.account if stage_run.branch is not None else None
@@ -116,8 +118,6 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
             continue
         if not outcome.finite:
             heal(run, stage_run)
-        evaluate_if_due(run, stage_run, pace, go.progress)
-        rehearse_if_due(run, stage_run, pace, go.progress)
 
 
 def step_cost(run: Spending, stage_run: StageRun, batch: Batch, drawn: Batch) -> dict[str, float]:
@@ -151,36 +151,45 @@ def finish_step(
     pace.lap()
 
 
-def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
-    """Evaluate when the stage has passed the next point at which the recipe asks for it, unless the budget could not bear it."""
+def evaluate_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> bool:
+    """Evaluate when the stage has come to the next point at which the recipe asks for it, unless the budget could not bear it.
+
+    That is before the step which begins there, so that a schedule which ends a decay at that point is seen with the decay. Branches are not
+    interrupted. Returns whether it was done.
+    """
     due, every = stage_run.next_evaluation, run.assembly.recipe.evaluate.every
     # multiples of ``every`` and shares such as 12 / 20 may differ in their last bit
-    if due is None or every is None or progress < due - ROUNDING or due >= 1 - ROUNDING:
-        return
+    if due is None or every is None or progress < due - ROUNDING or due >= 1 - ROUNDING or stage_run.branch is not None:
+        return False
     stage_run.next_evaluation = every * (math.floor(progress / every + ROUNDING) + 1)
+    if stage_run.evaluated == run.step:
+        return False
     if not pace.evaluates():
         why = "with the last one, which is reserved, it would take more than is left of the budget"
         run.journal.write("decision", what=f"evaluation after step {run.step} left out", why=why)
-        return
+        return False
     with settled(stage_run.stage.optimizer, stage_run.optimizer):
         metrics = examine(run, stage_run.stage.name, progress, "during")
     observe(stage_run, Record("evaluation", run.step, stage_run.stage.name, progress, metrics=metrics))
+    stage_run.evaluated = run.step
+    return True
 
 
-def rehearse_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> None:
+def rehearse_if_due(run: Spending, stage_run: StageRun, pace: Pace, progress: float) -> bool:
     """Rehearse the end once the run has nearly come to it: the report grows with the journal, and a checkpoint with the optimizer's state,
-    which the first one did not hold. Where too little is left to pay for that, it is left out."""
+    which the first one did not hold. Where too little is left to pay for that, it is left out. Returns whether it was done."""
     last = stage_run.index == len(run.assembly.recipe.stages) - 1
-    if run.rehearsal is None or not last or progress < REHEARSE_AT:
-        return
+    if run.rehearsal is None or not last or progress < REHEARSE_AT or stage_run.branch is not None:
+        return False
     rehearsal, run.rehearsal = run.rehearsal, None
     parts = ("report", "checkpoint") if run.saver.saves < 2 else ("report",)
     expected = run.saver.reserve.margin * sum(run.saver.reserve.seconds.get(part, 0.0) for part in parts)
     if not run.assembly.agree([float(expected < (pace.seconds_left() or 0.0))])[0]:
-        return
+        return False
     rehearsal()
     if run.saver.saves < 2:
         run.saver.save(run, stage_run, pace)
+    return True
 
 
 def examine(run: Spending, stage: str, progress: float, when: Literal["start", "during", "end"]) -> dict[str, float]:

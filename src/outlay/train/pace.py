@@ -285,16 +285,19 @@ class RecordedPace:
     Args:
         lines: the stage's lines of kind ``step``, ``branch_step`` and ``branch``, in order.
         saves: where the run was saved, since a roll-back depends on it: number of the step before, and of the branch it was on or None.
-        evaluations: numbers of the steps after which the model was evaluated, since controllers may answer to it.
+        evaluations: number of the step after which the model was evaluated -> the progress at which; controllers may answer to it.
+        branch_evaluations: numbers of the steps after which a branch was evaluated at its end.
         ended_by: what ended the stage.
     """
 
-    def __init__(self, lines: Iterable[Mapping[str, Any]], saves: Iterable[tuple[int, int | None]], evaluations: Iterable[int],
-                 ended_by: str | None) -> None:  # fmt: skip
+    def __init__(self, lines: Iterable[Mapping[str, Any]], saves: Iterable[tuple[int, int | None]], evaluations: Mapping[int, float],
+                 branch_evaluations: Iterable[int], ended_by: str | None) -> None:  # fmt: skip
         self._lines = deque(lines)
         self._saves = set(saves)
-        self._evaluations = set(evaluations)
-        self._done = 0
+        self._evaluations = dict(evaluations)
+        self._branch_evaluations = set(branch_evaluations)
+        first = self._lines[0] if self._lines else {"step": 0, "kind": "branch"}
+        self._done = first["step"] - (first["kind"] != "branch")
         self._branch: int | None = None
         self.ended_by = ended_by
 
@@ -305,7 +308,12 @@ class RecordedPace:
 
     def begin(self, save: bool, stop: bool) -> Go | None:
         """Return leave for the next recorded step, the same one until it is done; a signal still stops a replay. Before a branch that was cut is
-        put back, there is none."""
+        put back, there is none. An evaluation between two steps comes first, at the progress at which it was made."""
+        examined = self._evaluations.get(self._done) if self._branch is None else None
+        if examined is not None:
+            saved = (self._done, None) in self._saves
+            self._saves.discard((self._done, None))
+            return Go(examined, save=saved, stop=stop)
         if not self._lines:
             return None
         line = self._lines[0]
@@ -334,8 +342,10 @@ class RecordedPace:
         """A replay needs no forecast."""
 
     def evaluates(self) -> bool:
-        """Return whether the model was evaluated after the step that was done last."""
-        return self._done in self._evaluations
+        """Return whether the model was evaluated after the step that was done last, or the branch that has come to its end was."""
+        if self._branch is not None:
+            return self._done in self._branch_evaluations
+        return self._evaluations.pop(self._done, None) is not None
 
     def lap(self) -> None:
         """Go on to what came after the step."""

@@ -318,11 +318,11 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
     if way.replay:
         mine = [line for line in way.lines if line["kind"] in PACED and line["stage"] == stage_run.stage.name]
         saves = [(line["step"], line.get("branch")) for line in way.lines if line["kind"] == "checkpoint"]
-        examined = [
-            line["step"] for line in way.lines if line.get("when") == "during" or (line["kind"] == "branch" and line.get("metrics"))
-        ]
+        here = [line for line in way.lines if line.get("stage") == stage_run.stage.name]
+        examined = {line["step"]: line["progress"] for line in here if line.get("when") == "during"}
+        on_branches = [line["step"] for line in here if line["kind"] == "branch" and line.get("metrics")]
         end = next(line for line in reversed(way.lines) if line["kind"] == "end")
-        return RecordedPace(mine, saves, examined, end["ended_by"])
+        return RecordedPace(mine, saves, examined, on_branches, end["ended_by"])
     to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]
     pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree)
     if saved is not None:
