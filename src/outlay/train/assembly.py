@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 
 from outlay import __version__
 from outlay.context import Context
-from outlay.controllers.base import Brancher
+from outlay.controllers.base import Brancher, Controller
 from outlay.errors import InputError
 from outlay.evaluations.base import Sitting
 from outlay.knob import Knob
@@ -60,7 +60,7 @@ class Assembly:
     costs: list[Costs]
     precision: str
 
-    @property
+    @cached_property
     def plain_module(self) -> nn.Module:
         """The model without accelerate's wrapping."""
         module: nn.Module = self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
@@ -133,6 +133,17 @@ class StageRun:
     losses: list[float] = field(default_factory=list)
     measuring: Measuring = field(default_factory=Measuring)
     branch: Underway | None = None
+
+    # the knobs are the stage's for good, and finding what is in them takes as long as a small step
+    @cached_property
+    def controllers(self) -> list[Controller]:
+        """Every controller in the stage's knobs, by knob."""
+        return [part for name in sorted(self.knobs) for part in self.knobs[name].controllers()]
+
+    @cached_property
+    def branchers(self) -> dict[str, Brancher]:
+        """The controllers that may ask for branches, by knob."""
+        return {name: knob.schedule for name, knob in sorted(self.knobs.items()) if isinstance(knob.schedule, Brancher)}
 
 
 def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
@@ -231,7 +242,7 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
         "starts": stage_run.starts,
         "cursor": stage_run.stream.state_dict(),
         "groups": groups,
-        "controllers": [part.state_dict() for part in _controllers(stage_run)],
+        "controllers": [part.state_dict() for part in stage_run.controllers],
         "costs": [costs.state_dict() for costs in assembly.costs],
         "micro_batch": stage_run.micro_batch,
         "next_evaluation": stage_run.next_evaluation,
@@ -268,7 +279,7 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
 
 
 def _load_controllers(stage_run: StageRun, saved: Snapshot) -> None:
-    for part, state in zip(_controllers(stage_run), saved.plain["controllers"], strict=True):
+    for part, state in zip(stage_run.controllers, saved.plain["controllers"], strict=True):
         part.load_state_dict(state)
 
 
@@ -300,15 +311,6 @@ def _persistent_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
 
 
-def _controllers(stage_run: StageRun) -> list[Any]:
-    return [part for name in sorted(stage_run.knobs) for part in stage_run.knobs[name].controllers()]
-
-
-def branchers(stage_run: StageRun) -> dict[str, Brancher]:
-    """Return the controllers that may ask for branches, by knob."""
-    return {name: knob.schedule for name, knob in sorted(stage_run.knobs.items()) if isinstance(knob.schedule, Brancher)}
-
-
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner
@@ -317,7 +319,7 @@ def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def observe(stage_run: StageRun, record: Any) -> None:
     """Let every controller of the stage read a record; the one that asked for a branch is told of it when it has ended."""
     asked = stage_run.knobs[stage_run.branch.knob].schedule if stage_run.branch is not None else None
-    for part in _controllers(stage_run):
+    for part in stage_run.controllers:
         if part is not asked:
             part.observe(record)
 

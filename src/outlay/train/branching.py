@@ -9,7 +9,7 @@ from outlay.branch import Branch, End, Landing
 from outlay.controllers.base import Brancher
 from outlay.optim.base import settled
 from outlay.record import Record
-from outlay.train.assembly import StageRun, branchers, restore, snapshot
+from outlay.train.assembly import StageRun, restore, snapshot
 from outlay.train.examining import sit
 from outlay.train.exporting import export
 from outlay.train.journal import journaled
@@ -34,7 +34,7 @@ def turn(run: Spending, stage_run: StageRun, pace: Pace, progress: float, cost: 
         if over:
             land(run, stage_run, pace)
         return over
-    for name, brancher in branchers(stage_run).items():
+    for name, brancher in stage_run.branchers.items():
         branch = brancher.next_branch(progress)
         if branch is not None and _begin(run, stage_run, pace, name, brancher, branch, progress, cost):
             return True
@@ -88,7 +88,7 @@ def land(run: Spending, stage_run: StageRun, pace: Pace, diverged: bool = False)
         steps=underway.done, metrics=metrics, path=path,
     )  # fmt: skip
     pace.turned()
-    brancher = branchers(stage_run)[underway.knob]
+    brancher = stage_run.branchers[underway.knob]
     stage_run.branch = None
     if not (branch.keep and end == "whole"):
         with run.meter.spend(branch.account):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from outlay.errors import CheckpointError
 from outlay.meter import Meter
-from outlay.train.assembly import StageRun, branchers, restore, restore_weights, snapshot
+from outlay.train.assembly import StageRun, restore, restore_weights, snapshot
 from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint
 from outlay.train.pace import Pace, Reserve
 from outlay.train.recipe import Checkpoints
@@ -108,7 +108,7 @@ class Saver:
         So do controllers that branch, since they keep account of what they have spent; and no branch is taken up again.
         """
         step, saved = saved.plain["step"], trunk_of(saved)
-        kept = [(part, part.state_dict()) for part in branchers(stage_run).values()]
+        kept = [(part, part.state_dict()) for part in stage_run.branchers.values()]
         cursor, losses = stage_run.stream.state_dict(), stage_run.losses
         times, due, bad = stage_run.rolled_back, stage_run.next_evaluation, stage_run.bad_in_a_row
         if saved.plain["stage"] == stage_run.index:
