@@ -102,3 +102,36 @@ def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:
 def test_an_unknown_target_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"LoRA cannot be attached: .*nowhere"):
         Lora(targets=("nowhere",)).attach(SPEC.build(0).module, seed=0)
+
+
+def test_the_last_blocks_alone() -> None:
+    """All inner linear layers of the last block and of no other; the gradient stops below them."""
+    adapted = shaken(Lora(rank=2, last_blocks=1).attach(SPEC.build(0).module, seed=0))
+    names = sorted({name.split(".lora_")[0].removeprefix("base_model.model.model.") for name in trainable(adapted)})
+    inner = (
+        "mlp.down_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "self_attn.k_proj",
+        "self_attn.o_proj",
+        "self_attn.q_proj",
+        "self_attn.v_proj",
+    )
+    assert names == [f"layers.1.{name}" for name in inner]
+    seen: list[bool] = []
+    block = adapted.base_model.model.model.layers[0]
+    block.register_forward_hook(
+        lambda module, args, output: seen.append((output[0] if isinstance(output, tuple) else output).requires_grad)
+    )
+    adapted(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.sum().backward()
+    assert seen == [False]
+    assert all(p.grad is not None for p in trainable(adapted).values())
+    before = logits(adapted)
+    assert torch.allclose(logits(Lora().merge(adapted)), before, atol=1e-5)
+
+
+def test_more_blocks_than_there_are_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="last_blocks is 3 and the model has 2 transformer blocks"):
+        Lora(last_blocks=3).attach(SPEC.build(0).module, seed=0)
+    with pytest.raises(ValueError, match="last_blocks must be > 0, found 0"):
+        Lora(last_blocks=0)

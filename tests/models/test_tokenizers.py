@@ -52,5 +52,27 @@ def test_a_saved_tokenizer_is_opened_by_its_folder(tmp_path: Path) -> None:
 
 
 def test_an_absent_tokenizer_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no tokenizer at .*absent.*; accepted: characters, bytes, a folder or a hub name"):
+    with pytest.raises(InputError, match=r"no tokenizer at .*absent.*; accepted: characters, bytes, bpe-<size>, a folder or a hub name"):
         open_tokenizer(str(tmp_path / "absent"))
+
+
+def test_byte_pairs_are_learnt_once_and_hold_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many tokens as asked for; source code takes fewer of them than bytes; any text comes back; the second time it is read from the cache."""
+    monkeypatch.setenv("OUTLAY_CACHE", str(tmp_path))
+    tokenizer = open_tokenizer("bpe-400")
+    (kept,) = (tmp_path / "tokenizers").iterdir()
+    assert len(tokenizer) == 400 and kept.name.startswith("bpe-400-code-python")
+    assert [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id] == [0, 1, 2, 3]
+    code = "    def value(self, name):\n        return self.name\n"
+    assert len(tokenizer(code)["input_ids"]) < len(code) / 1.5
+    for text in (code, "naïve 日本語\t\x00", "for each of these"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    written = kept.stat().st_mtime_ns
+    again = open_tokenizer("bpe-400")
+    assert kept.stat().st_mtime_ns == written
+    assert again(code)["input_ids"] == tokenizer(code)["input_ids"]
+
+
+def test_byte_pairs_need_room_for_all_bytes() -> None:
+    with pytest.raises(InputError, match="bpe needs a size of at least 300 .*, found 299"):
+        open_tokenizer("bpe-299")

@@ -57,38 +57,29 @@ def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: P
     Args:
         ask: yields lists of jobs; it is asked again whenever a job has ended, so that jobs may depend on results. It ends when all is known.
         store: where results are kept; looked up before a job is begun.
-        processes: how many run at a time, >= 1.
+        processes: how many run at a time, >= 1; one runs in this process.
         progress: told after every job.
     """
     waiting: dict[str, Job] = {}
-    running: dict[Future[dict[str, Any]], str] = {}
+    running: set[Future[dict[str, Any]]] = set()
     known: set[str] = set()
     done, spent, last, over = 0, 0.0, "", False
     with _one_thread_each(), _workers(processes) as pool:
-        while True:
-            fresh = next(ask, None)
-            over = over or fresh is None
-            for job in fresh or ():
-                key = job.key
-                if key not in known:
-                    known.add(key)
-                    if key in store:
-                        done += 1
-                    else:
-                        waiting[key] = job
+        while running or waiting or not over:
+            asked = next(ask, None)
+            over = over or asked is None
+            fresh = {job.key: job for job in asked or () if job.key not in known}
+            known |= set(fresh)
+            waiting |= {key: job for key, job in fresh.items() if key not in store}
+            done += sum(key in store for key in fresh)
             while waiting and len(running) < processes:
-                key = next(iter(waiting))
-                running[pool.submit(execute, waiting.pop(key))] = key
+                running.add(pool.submit(execute, waiting.pop(next(iter(waiting)))))
             if progress:
                 progress(done, len(known), spent, last)
-            if not running:
-                if over:
-                    return
-                continue  # everything asked for so far was in the store
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 row = future.result()
                 store.add(row)
-                running.pop(future)
+                running.discard(future)
                 done, spent, last = done + 1, spent + row["seconds"], f"{row['workload']} {row['share']:.0%}"
 
 
