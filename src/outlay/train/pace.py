@@ -296,8 +296,8 @@ class RecordedPace:
         self._saves = set(saves)
         self._evaluations = dict(evaluations)
         self._branch_evaluations = set(branch_evaluations)
-        first = self._lines[0] if self._lines else {"step": 0, "kind": "branch"}
-        self._done = first["step"] - (first["kind"] != "branch")
+        first: Mapping[str, Any] = self._lines[0] if self._lines else {"step": 0, "kind": "branch"}
+        self._done = int(first["step"]) - (first["kind"] != "branch")
         self._branch: int | None = None
         self.ended_by = ended_by
 
