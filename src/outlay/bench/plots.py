@@ -93,6 +93,7 @@ def _curves(study: Study, path: Path) -> Path | None:
     columns = min(4, len(study.workloads))
     rows = math.ceil(len(study.workloads) / columns)
     figure, grid = pyplot.subplots(rows, columns, figsize=(3.3 * columns, 2.6 * rows), squeeze=False)
+    colours = {name: pyplot.get_cmap("tab20")(place % 20) for place, name in enumerate(study.bench.methods)}
     for axes, workload in zip(grid.flat, study.workloads, strict=False):
         for name in study.methods(workload):
             points = [
@@ -105,7 +106,8 @@ def _curves(study: Study, path: Path) -> Path | None:
                 for share in study.shares(workload)
             ]
             strong = name in ("linear", "rex", "cosine", "constant")
-            axes.plot(*zip(*points, strict=True), marker=".", linewidth=1.6 if strong else 0.6, alpha=1.0 if strong else 0.5, label=name)
+            style = {"linewidth": 1.6, "alpha": 1.0} if strong else {"linewidth": 0.6, "alpha": 0.5}
+            axes.plot(*zip(*points, strict=True), marker=".", color=colours[name], label=name, **style)
         axes.set_xscale("log")
         axes.set_title(workload.name, fontsize=8)
         axes.set_xlabel("share of the budget", fontsize=7)
