@@ -50,6 +50,8 @@ def main() -> None:
     result, run = callback.result, read_run(callback.run.folder)  # type: ignore[union-attr]
     assert result is not None
     print(f"{result.spent['seconds']:.2f} s of {seconds} s spent, ended by {result.ended_by}, {result.steps} steps")
+    if not result.steps:
+        raise SystemExit(f"no step fitted into {seconds} s: setting up and the evaluations took them all; give it more")
     print(
         f"learning rate / peak: {run.steps.knobs['lr'][-1] / PEAK:.6f} in the last step, {trainer.optimizer.param_groups[0]['lr'] / PEAK:g} after"
     )  # type: ignore[operator]

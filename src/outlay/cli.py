@@ -153,6 +153,7 @@ def _conclude(result: Result) -> None:
     from outlay.reporting import print_summary, read_run
 
     print_summary(read_run(result.folder), Console())
+    typer.echo(f"run directory: {result.folder}" + (f"; go on with: outlay resume {result.folder}" if result.ended_by == "signal" else ""))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

@@ -93,7 +93,7 @@ def claims(
                 return told
 
             found += check_claims([claim], kept, processes, shown, file.parent if file else None)
-    typer.echo(json.dumps(as_rows(found), indent=1) if as_json else claims_markdown(found))
+    typer.echo(json.dumps(as_rows(found), indent=1, allow_nan=False) if as_json else claims_markdown(found))
 
 
 @app.command("list")
@@ -118,6 +118,8 @@ def _study(bench: str, store: Path, seeds: int | None, only: list[str] | None, r
     from outlay.bench import Store, Study, load_bench
     from outlay.errors import InputError, nearest
 
+    if not retry and not (store / "runs.jsonl").is_file():
+        raise InputError(f"there are no results in {store}; run the bench first: outlay bench run {bench} --store {store}")
     made = load_bench(bench)
     for name in only or ():
         if name not in made.workloads:

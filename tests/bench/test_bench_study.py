@@ -158,14 +158,41 @@ def test_the_store_survives_a_torn_line(spent: Study, tmp_path: Path) -> None:
     assert Store(tmp_path)["new"] == {"key": "new", "outcome": "ok"}
 
 
-def test_a_run_that_cannot_be_judged_is_counted_and_left_out(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_judged_is_counted_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps(YAML))
-    methods = {"linear": Method(Linear()), "broken": Method(set={"stages[0].objective": "nonsense"})}
+    (tmp_path / "falls.py").write_text("def over(): raise RuntimeError('out of something')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    methods = {"linear": Method(Linear()), "broken": Method(set={"model": {"python": {"target": "falls:over"}}})}
     bench = Bench(("small",), methods, (0.25,), 1, Search(1, 0.25))
     study = spend(Study(bench, Store(tmp_path / "store"), tmp_path), processes=1)
     assert {cell.method for cell in study.cells()} == {"linear"}
     assert len(study.unjudged()) == 2
-    assert "there is no method 'nonsense'" in study.unjudged()[0]["why"]
+    assert study.unjudged()[0]["why"] == "RuntimeError: out of something"
+
+
+@pytest.mark.parametrize(
+    ("workload", "method", "message"),
+    [
+        ({}, {"set": {"stages[0].objective": "nonsense"}}, "workload small with method odd.*there is no method 'nonsense'"),
+        ({}, {"set": {"stages[7].share": 1}}, "the recipe has nothing at 7 to set into"),
+        ({"metric": "test/los"}, {}, "the workload small asks for test/los, and its exams measure tune/loss, tune/accuracy, test/loss"),
+    ],
+)
+def test_wrong_input_ends_a_bench_before_it_is_ranked(workload: Any, method: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(json.dumps({**YAML, **workload}))
+    bench = Bench(("small",), {"linear": Method(Linear()), "odd": Method(**method)}, (0.25,), 1, Search(1, 0.25))
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match=message):
+        spend(Study(bench, store, tmp_path), processes=1)
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_wrong_input_found_by_a_worker_reaches_the_user(processes: int, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(json.dumps({**YAML, "metric": "test/los"}))
+    bench = Bench(("small",), {"linear": Method(Linear())}, (0.25,), 1, Search(1, 0.25))
+    with pytest.raises(InputError, match="asks for test/los"):
+        spend(Study(bench, Store(tmp_path / "store"), tmp_path), processes)
 
 
 def test_refinement_pays_for_its_first_run(tmp_path: Path) -> None:
@@ -198,9 +225,11 @@ def test_verdicts(claims: Any, margin: float, low: float, high: float, verdict: 
     assert claim.judge(Interval((low + high) / 2, low, high, 5)) == verdict
 
 
-def test_a_claim_that_is_false_is_reported_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workload", ["small", "small.yaml"])
+def test_a_claim_that_is_false_is_reported_as_such(workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps(YAML))
-    claim = Claim("small", Method(Constant(1e-6)), Method(Linear()), seeds=3, tries=1, name="idle", says="a rate of nothing learns best")
+    monkeypatch.chdir(tmp_path)
+    claim = Claim(workload, Method(Constant(1e-6)), Method(Linear()), seeds=3, tries=1, name="idle", says="a rate of nothing learns best")
     study = spend(Study(claim.bench(), Store(tmp_path / "store"), tmp_path), processes=1)
     found = find(claim, study)
     assert found.verdict == "does not hold"
@@ -232,6 +261,11 @@ def test_wrong_definitions_are_refused(tmp_path: Path) -> None:
         load_bench("rexx")
     with pytest.raises(InputError, match="there is no claim 'rexx'"):
         load_claims(only=["rexx"])
+    with pytest.raises(ValueError, match="the recipe of a workload holds no budget, which the bench sets; found '9 steps'"):
+        replace(SMALL, recipe={**RECIPE, "budget": "9 steps"})
+    (tmp_path / "c.yaml").write_text("title: no claims here\n")
+    with pytest.raises(InputError, match="'title' is none"):
+        load_claims(tmp_path / "c.yaml")
     (tmp_path / "b.yaml").write_text("workloads: [mnist1d-mlp-sgd]\nmethods: {a: {schedule: rexx}}\nshares: [1]\nbaseline: a\n")
     with pytest.raises(InputError, match=r"methods.a.schedule: there is no method 'rexx'.*did you mean 'schedules/rex'"):
         load_bench(tmp_path / "b.yaml")

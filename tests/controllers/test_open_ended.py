@@ -208,3 +208,14 @@ def test_is_found_by_name_and_in_a_knob() -> None:
 def test_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OpenEnded(**fields)
+
+
+def test_a_unit_that_the_source_does_not_spend_is_refused_before_the_run() -> None:
+    plain = {
+        "budget": "10 steps", "model": {"mlp": {"inputs": 64, "classes": 10}},
+        "stages": [{"source": "images", "objective": "classification", "knobs": {"lr": {"peak": 0.1, "schedule": {"open_ended": {"unit": "tokens"}}}}}],
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"knobs.lr.*counts tokens, of which this stage's source spends none; it spends steps, .*examples"):
+        outlay.load_recipe(plain)
+    plain["stages"][0]["knobs"]["lr"]["schedule"]["open_ended"]["unit"] = "examples"  # type: ignore[index]
+    outlay.load_recipe(plain)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from outlay import Budget, InputError, Knob, Meter
-from outlay.controllers import Plateau
+from outlay.controllers import AnnealedBranches, AutoLRS, Plateau
 from outlay.integrations.torch import BudgetScheduler, GroupKnobs
 from outlay.schedules import Constant, Linear, Rex, Warmup
 from outlay.testing import FakeClock
@@ -189,3 +189,15 @@ def test_as_torch_where_torch_has_the_same_schedule() -> None:
     torch_s = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=6)
     for rate, expected in zip(mine, train(model, optimizer, torch_s, 8), strict=True):
         assert rate == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("brancher", [AutoLRS(), AnnealedBranches((0.5,)), Knob(0.1, AutoLRS())])
+def test_a_controller_that_looks_ahead_is_refused(brancher: Any) -> None:
+    """Nobody here could train its branches."""
+    with pytest.raises(InputError, match="'lr': .* looks ahead on branches, which only outlay's own loop can make; use outlay.run"):
+        BudgetScheduler(adamw()[1], brancher, "10 steps")
+
+
+def test_a_class_in_place_of_an_object_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'lr' is driven by an object, found the class Rex; write Rex\(\.\.\.\)"):
+        BudgetScheduler(adamw()[1], {"lr": Rex}, "10 steps")  # type: ignore[dict-item]

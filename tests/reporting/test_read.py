@@ -133,6 +133,18 @@ def test_metrics_before_and_after(make: Make) -> None:
     assert again.ended_by == "seconds"  # the journal's end tells it as well
 
 
+def test_a_run_stopped_before_it_was_measured_again_has_no_metrics_after(make: Make) -> None:
+    """Its result repeats the evaluation before training as the last one, and that is no change of nothing."""
+    made = make(steps=40)
+    lines = [json.loads(line) for line in (made.path / "journal.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if line["kind"] != "evaluation" or line["when"] == "start"]
+    (made.path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    result = json.loads((made.path / "result.json").read_text())
+    (made.path / "result.json").write_text(json.dumps({**result, "ended_by": "signal", "metrics": result["metrics_start"]}))
+    run = read_run(made.path)
+    assert run.metrics_start and run.metrics_end == {}
+
+
 def test_unfinished_run(make: Make) -> None:
     made = make(steps=40, finished=False)
     run = read_run(made.path)

@@ -147,3 +147,9 @@ def test_patience_is_at_least_one() -> None:
     Health(patience=1)
     with pytest.raises(ValueError, match="patience must be >= 1, found 0"):
         Health(patience=0)
+
+
+@pytest.mark.parametrize("knob", ["lr", "weight_decay", "batch_size", "clip"])
+def test_a_knob_that_makes_no_sense_below_zero_is_refused(knob: str) -> None:
+    with pytest.raises(InputError, match=f"knobs.{knob}: its peak must be >= 0, found -1"):
+        Stage(Images(), objective=Classification(), knobs={knob: Knob(-1.0)})

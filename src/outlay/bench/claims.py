@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,11 @@ def load_claims(path: Path | None = None, only: Sequence[str] = ()) -> list[Clai
     for name in only:
         if name not in plain:
             raise InputError(f"there is no claim {name!r}{nearest(name, plain)}")
+    wrong = [name for name, fields in plain.items() if not isinstance(fields, dict)]
+    if wrong:
+        raise InputError(
+            f"a claims file maps names to claims, each a mapping with workload, method and baseline; {wrong[0]!r} is none", str(path)
+        )
     problems: list[Problem] = []
     chosen = {name: fields for name, fields in plain.items() if not only or name in only}
     claims = [build_dataclass(Claim, {"name": name, **fields}, name, problems) for name, fields in chosen.items()]
@@ -126,7 +132,7 @@ def check_claims(
 def find(claim: Claim, study: Study) -> Finding:
     """Return what a spent study says about its claim."""
     cells = study.cells()
-    difference = paired(cells, "method", "baseline", claim.workload, claim.share)
+    difference = paired(cells, "method", "baseline", study.workloads[0].name, claim.share)
     if difference.count < claim.seeds:
         difference = Interval(difference.mean, float("nan"), float("nan"), difference.count)
 
@@ -149,8 +155,8 @@ def _overhead(accounts: Sequence[dict[str, dict[str, float]]]) -> float:
 
 
 def as_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Return findings as plain values, one row each."""
-    return [
+    """Return findings as plain values, one row each; None for what is not a finite number, which JSON cannot hold."""
+    rows = [
         {
             "claim": one.claim.name, "says": one.claim.says, "workload": one.claim.workload, "share": one.claim.share,
             "seeds": one.difference.count, "verdict": one.verdict, "difference": one.difference.mean, "low": one.difference.low,
@@ -159,3 +165,4 @@ def as_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         }
         for one in findings
     ]  # fmt: skip
+    return [{key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()} for row in rows]

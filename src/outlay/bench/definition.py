@@ -56,6 +56,11 @@ class Workload:
     def __post_init__(self) -> None:
         if len(self.full.limits) != 1:
             raise ValueError(f"full must limit one unit that is used up, found {self.full}")
+        for key in ("budget", "seed"):
+            if key in self.recipe:
+                raise ValueError(f"the recipe of a workload holds no {key}, which the bench sets; found {self.recipe[key]!r}")
+        if not self.recipe.get("stages"):
+            raise ValueError("the recipe of a workload needs stages")
         if not 0 < self.peaks[0] <= self.peaks[1] < math.inf:
             raise ValueError(f"peaks must read (smallest, largest), both > 0, found {self.peaks}")
 
@@ -68,6 +73,11 @@ class Workload:
         """Return ``metric`` or ``tune_on`` out of a run's metrics; not a number where one is missing."""
         values = [metrics.get(name, math.nan) for name in which.split(" + ")]
         return math.fsum(values) / len(values)
+
+    def absent(self, metrics: Mapping[str, float]) -> str:
+        """Return the names that ``metric`` and ``tune_on`` ask for and ``metrics`` does not hold, as a list in a sentence."""
+        asked = dict.fromkeys(name for which in (self.metric, self.tune_on) for name in which.split(" + "))
+        return ", ".join(name for name in asked if name not in metrics)
 
     def budget(self, share: float) -> Budget:
         """Return that share of the full budget; whole for counted units, and at least one."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from outlay.bench.jobs import Job
 from outlay.bench.store import Store
+from outlay.errors import InputError
 
 #: called with (jobs done, jobs known, seconds of the finished jobs, name of the last one)
 Progress = Callable[[int, int, float, str], None]
@@ -27,6 +28,9 @@ def execute(job: Job) -> dict[str, Any]:
 
     ``outcome`` is ``ok``, ``diverged`` when the run's numbers broke or its metrics are not finite, or ``error`` when it could not be judged; ``why``
     holds the reason.
+
+    Raises:
+        InputError: when the recipe turns out wrong only now, or measures nothing of what the workload asks for.
     """
     from outlay.bench.programs import PROGRAMS
     from outlay.train.loop import RunFailed
@@ -39,11 +43,18 @@ def execute(job: Job) -> dict[str, Any]:
     }  # fmt: skip
     try:
         row |= PROGRAMS[job.method.program](job, folder)
+        absent = job.workload.absent(row["metrics"])
+        if absent:
+            raise InputError(
+                f"the workload {job.workload.name} asks for {absent}, and its exams measure {', '.join(row['metrics']) or 'nothing'}"
+            )
         judged = {name: job.workload.measure(row["metrics"], name) for name in (job.workload.metric, job.workload.tune_on)}
         if not all(map(math.isfinite, judged.values())):
             row |= {"outcome": "diverged", "why": f"the run ended with {judged}"}
     except RunFailed as error:
         row |= {"outcome": "diverged", "why": str(error)}
+    except InputError:
+        raise  # wrong input is wrong for the runs that follow, too
     except Exception as error:
         row |= {"outcome": "error", "why": f"{type(error).__name__}: {error}"}
     finally:

@@ -12,6 +12,8 @@ from outlay.bench.definition import Bench, Method, Workload, load_workload
 from outlay.bench.jobs import Job
 from outlay.bench.running import Progress, run_jobs
 from outlay.bench.store import Store
+from outlay.errors import InputError
+from outlay.train.reading import load_recipe
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ class Study:
         place = (id(workload), id(method), share, peak, seed)
         return self._jobs.setdefault(place, Job(workload, method, share, peak, seed))
 
+    def check(self) -> None:
+        """Read every recipe once, with all its problems.
+
+        Raises:
+            InputError: naming the workload and the method.
+        """
+        for workload in self.workloads:
+            for name, method in self.methods(workload).items():
+                try:
+                    load_recipe(self.tries(workload, method)[0].recipe())
+                except InputError as error:
+                    raise InputError(error.problems, f"workload {workload.name} with method {name}") from error
+
     def ask(self) -> Iterator[list[Job]]:
         """Yield jobs: every search first, and the measured runs of a method as soon as its search has ended."""
         pairs = [(workload, method) for workload in self.workloads for method in self.methods(workload).values()]
@@ -138,6 +153,11 @@ class Study:
 
 
 def spend(study: Study, processes: int, progress: Progress | None = None) -> Study:
-    """Run what is missing and return the study."""
+    """Run what is missing and return the study.
+
+    Raises:
+        InputError: when a recipe that a method and a workload come to is wrong; nothing has been run then.
+    """
+    study.check()
     run_jobs(study.ask(), study.store, processes, progress)
     return study

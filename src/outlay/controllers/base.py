@@ -21,6 +21,9 @@ class Controller(Schedule, Protocol):
     ``descent_alignment`` is g_t . d_{t-1}, g_t the gradient of this step and d_{t-1} = (w_{t-2} - w_{t-1}) / lr_{t-1} the direction in
     which the previous update went; with plain SGD that is g_{t-1}. ``gradient_l1`` is the sum of the gradient's absolute entries.
     A step for which there is nothing to measure, such as the first, leaves them out.
+
+    One that counts what steps are charged names the unit in an attribute or property ``counts: str``; a stage whose source spends none of it
+    is refused before the run begins.
     """
 
     def observe(self, record: Record) -> None:

@@ -72,6 +72,11 @@ class OpenEnded:
         require(self.floor > 0 or not needy, f"the tail {self.shape} needs a floor > 0, found {self.floor}")
         require(0 <= self.before < math.inf, f"before must be finite and >= 0, found {self.before}")
 
+    @property
+    def counts(self) -> str:
+        """The unit that is counted."""
+        return self.unit
+
     def value(self, progress: float) -> float:
         """Return the multiplier for the amount spent so far, annealed where ``progress`` is in the tail."""
         state = self._state

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
 from outlay.budget import Budget
-from outlay.controllers.base import Controller
+from outlay.controllers.base import Brancher, Controller
 from outlay.errors import InputError, nearest
 from outlay.knob import Knob
 from outlay.meter import Meter
@@ -47,6 +47,14 @@ def make_knob(name: str, driven: Driven, stands: float) -> Knob:
     Raises:
         InputError: when it is none of the accepted kinds, or a schedule would multiply 0.
     """
+    if isinstance(driven, type):
+        raise InputError(f"{name!r} is driven by an object, found the class {driven.__name__}; write {driven.__name__}(...)")
+    parts = driven.controllers() if isinstance(driven, Knob) else [driven]
+    for part in parts:
+        if isinstance(part, Brancher):
+            raise InputError(
+                f"{name!r}: {type(part).__name__} looks ahead on branches, which only outlay's own loop can make; use outlay.run"
+            )
     if isinstance(driven, Knob):
         return copy.deepcopy(driven)
     if isinstance(driven, int | float) and not isinstance(driven, bool):

@@ -82,6 +82,8 @@ class RunRecord:
         """The final evaluation; of a run that has not ended the latest one after the start."""
         final = self._metrics("metrics", "end")
         later = [one for one in self.evaluations if one.when != "start"]
+        if self.evaluations and not later:
+            return {}  # a run that was stopped before it was measured again
         return final or (finite(later[-1].metrics) if later else {})
 
     def _metrics(self, key: str, when: str) -> dict[str, float]:

@@ -23,6 +23,8 @@ from outlay.train.measuring import MEASURES
 #: knobs that the loop itself reads: norm to which gradients are clipped, examples an update, dropout probability of every dropout layer,
 #: tokens a row is cut to, pixels a side that images are brought to
 LOOP_KNOBS = ("clip", "batch_size", "dropout", "length", "resolution")
+#: knobs that make no sense below 0
+NEVER_NEGATIVE = ("lr", "weight_decay", "momentum", "batch_size", "clip", "dropout", "length", "resolution")
 #: units that every training step spends whatever its source is
 ALWAYS_SPENT = ("steps", "seconds", "flops", "usd", "examples")
 
@@ -72,6 +74,14 @@ class Stage:
                 problems.append(
                     Problem(f"knobs.{name}", f"a controller that branches must be the knob's schedule itself, since {why}; unwrap it")
                 )
+            if name in NEVER_NEGATIVE and knob.peak < 0:
+                problems.append(Problem(f"knobs.{name}", f"its peak must be >= 0, found {knob.peak:g}"))
+            spent = [*ALWAYS_SPENT, *self.source.units]
+            for unit in [part.counts for part in knob.controllers() if hasattr(part, "counts")]:
+                if unit not in spent:
+                    problems.append(
+                        Problem(f"knobs.{name}", f"counts {unit}, of which this stage's source spends none; it spends {', '.join(spent)}")
+                    )
         for where, asked in self._asked():
             if asked not in MEASURES:
                 problems.append(Problem(where, f"asks to measure {asked!r}, which no step can; accepted: {', '.join(MEASURES)}"))
