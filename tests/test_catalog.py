@@ -345,3 +345,11 @@ def test_wsd_keeps_its_choice_over_a_round_trip() -> None:
             "found 'cosin'; accepted: linear, one_minus_sqrt, one_minus_square, cosine, inverse_linear, exponential; did you mean 'cosine'?",
         )
     ]
+
+
+def test_a_method_of_another_kind_is_named_with_its_family() -> None:
+    problems: list[Problem] = []
+    assert build(Schedule, "hold", "lr", problems) is None
+    assert (
+        str(problems[0]) == "lr: there is no method 'hold' among schedules and controllers; open_ended/hold is one, for fields that take it"
+    )

@@ -200,7 +200,9 @@ def _build_method(seam: str, value: Any, where: str, problems: list[Problem]) ->
     known = {key: cls for family in families for short, cls in methods_of(family).items() for key in (short, f"{family}/{short}")}
     if name not in known:
         shown = [f"{family}/{short}" for family in families for short in methods_of(family)]
-        problems.append(Problem(where, f"there is no method {name!r} among {' and '.join(families)}{nearest(str(name), shown)}"))
+        elsewhere = [f"{family}/{name}" for family in FAMILIES if name in methods_of(family)]
+        hint = f"; {elsewhere[0]} is one, for fields that take it" if elsewhere else nearest(str(name), shown)
+        problems.append(Problem(where, f"there is no method {name!r} among {' and '.join(families)}{hint}"))
         return None
     if not isinstance(fields, Mapping):
         problems.append(Problem(_join(where, name), f"fields are written as a mapping, found {fields!r}"))
