@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from outlay.bench.statistics import average_ranks, profile, rank_table, ratios, time_to_target
+from outlay.bench.statistics import average_ranks, profile, rank_table, ratios, target_times
 from outlay.bench.study import Study
 from outlay.errors import MissingExtra
 
@@ -59,16 +59,7 @@ def _ranks(study: Study, path: Path) -> Path | None:
 def _profiles(study: Study, path: Path) -> Path | None:
     from matplotlib import pyplot
 
-    target = study.bench.target
-    if target is None:
-        return None
-    times: dict[str, dict[str, float]] = {}
-    for workload in study.workloads:
-        mine = [cell for cell in study.cells() if cell.workload == workload.name]
-        goal = [cell.loss for cell in mine if cell.method == target.method and cell.share == target.share]
-        if goal and set(study.methods(workload)) == set(study.bench.methods):
-            level = float(np.median(goal))
-            times[workload.name] = {m: time_to_target([c for c in mine if c.method == m], level) for m in study.bench.methods}
+    times = target_times(study, study.cells())
     if not times:
         return None
     by_method = ratios(times)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outlay.bench.study import Cell
+from outlay.bench.study import Cell, Study
 from outlay.errors import MissingExtra
 from outlay.rng import numpy_generator
 
@@ -121,6 +121,22 @@ def time_to_target(cells: Sequence[Cell], target: float) -> float:
     shares = sorted({cell.share for cell in cells})
     reached = [share for share in shares if float(np.median([cell.loss for cell in cells if cell.share == share])) <= target]
     return reached[0] if reached else math.inf
+
+
+def target_times(study: Study, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+    """Return workload -> method -> smallest share that reaches the bench's target, on the workloads where all of its methods are compared.
+
+    A workload on which the target has not been measured yet, or diverged, is left out; without a target in the bench all are.
+    """
+    target = study.bench.target
+    times: dict[str, dict[str, float]] = {}
+    for workload in study.workloads if target is not None else ():
+        mine = [cell for cell in cells if cell.workload == workload.name]
+        goal = [cell.loss for cell in mine if target is not None and cell.method == target.method and cell.share == target.share]
+        level = float(np.median(goal)) if goal else math.nan
+        if math.isfinite(level) and set(study.methods(workload)) == set(study.bench.methods):
+            times[workload.name] = {name: time_to_target([c for c in mine if c.method == name], level) for name in study.bench.methods}
+    return times
 
 
 def ratios(times: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

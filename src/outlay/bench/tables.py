@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from outlay.bench.claims import Finding
 from outlay.bench.definition import Workload
-from outlay.bench.statistics import Interval, average_ranks, mean_interval, paired, rank_table, ratios, score, time_to_target
+from outlay.bench.statistics import Interval, average_ranks, mean_interval, paired, rank_table, ratios, score, target_times
 from outlay.bench.study import Cell, Study
 
 
@@ -84,15 +82,7 @@ def target_section(study: Study, cells: Sequence[Cell]) -> str:
     """Return the share of the budget at which each method reaches the target on each workload, and its score."""
     target = study.bench.target
     assert target is not None
-    workloads = [workload for workload in study.workloads if set(study.methods(workload)) == set(study.bench.methods)]
-    times: dict[str, dict[str, float]] = {}
-    for workload in workloads:
-        mine = [cell for cell in cells if cell.workload == workload.name]
-        goal = float(np.median([cell.loss for cell in mine if cell.method == target.method and cell.share == target.share] or [math.nan]))
-        if math.isfinite(goal):
-            times[workload.name] = {
-                name: time_to_target([cell for cell in mine if cell.method == name], goal) for name in study.methods(workload)
-            }
+    times = target_times(study, cells)
     if not times:
         return ""
     by_method = ratios(times)
