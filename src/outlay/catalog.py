@@ -45,6 +45,14 @@ FAMILIES: dict[str, str] = {
     "optim": "OptimizerSpec",
     "evaluations": "Exam",
     "open_ended": "OpenSchedule",
+    "prompts": "PromptSource",
+    "rollout": "Engine",
+    "rewards": "Reward",
+    "advantages": "Advantage",
+    "denominators": "Denominator",
+    "likelihoods": "Likelihood",
+    "stabilisers": "Stabiliser",
+    "anchors": "Anchor",
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,7 +19,10 @@ class Objective(Protocol):
     the same gradient: sum_i weight_i loss_i / sum_i weight_i. ``knobs`` names the values it reads, with their defaults.
     """
 
-    knobs: ClassVar[dict[str, float]]
+    @property
+    def knobs(self) -> Mapping[str, float]:
+        """The knobs that the loss reads, by name, with their defaults."""
+        ...
 
     def weight(self, batch: Batch) -> float:
         """Return how many supervised units (tokens, examples) the batch holds."""
@@ -27,6 +30,49 @@ class Objective(Protocol):
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss (a scalar with gradient) and further measured quantities, each a scalar mean over the same units."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An objective that looks at a whole batch before it is cut into mini-batches and pieces: advantages of groups, log probabilities under
+    a frozen model. ``passes`` says how many forward passes over the batch that takes, so that they can be charged."""
+
+    passes: float
+
+    def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
+        """Return the batch with the columns that the loss reads, maybe with fewer rows; called without gradients, once for each batch drawn
+        or generated, before the first update on it. Preparing a prepared batch again gives the same columns for the same weights."""
+        ...
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """An objective whose loss depends on the whole batch of an update in a way that is no mean over rows: a penalty on the batch's KL."""
+
+    def survey(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
+        """Return the batch with what its pieces must know of the whole; called without gradients before each update on a batch that is cut.
+        On an uncut batch the loss works that out itself."""
+        ...
+
+
+@runtime_checkable
+class Binds(Protocol):
+    """An objective that compares with a frozen model or brings one along."""
+
+    def bind(self, frozen: Callable[[], nn.Module]) -> Objective:
+        """Return the objective as it is used in one stage. ``frozen()`` gives the model as it was when the stage began, in evaluation mode,
+        without gradients; the same object each time. It is copied when first asked for, so who does not need it does not pay for it."""
+        ...
+
+
+@runtime_checkable
+class Attaches(Protocol):
+    """An objective that trains a part of its own beside the model, such as a critic."""
+
+    def attach(self, model: nn.Module, seed: int) -> nn.Module:
+        """Return the part, its weights drawn from ``seed``. It becomes the model's submodule ``attached_<stage>`` as long as the run lasts, is
+        trained, saved and restored with it, and left out when the model is exported. The loss finds it through ``attached(model)``."""
         ...
 
 
