@@ -1,0 +1,13 @@
+"""Reading: where in a text the answer stands."""
+
+from __future__ import annotations
+
+
+def answer_part(text: str, tag: str) -> str | None:
+    """Return what stands in the last closed ``<tag>..</tag>``, stripped of blanks at its ends; the whole text for an empty tag; None where
+    there is no such tag."""
+    if not tag:
+        return text.strip()
+    end = text.rfind(f"</{tag}>")
+    begin = text.rfind(f"<{tag}>", 0, max(end, 0))
+    return None if begin < 0 else text[begin + len(tag) + 2 : end].strip()
