@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from outlay.rollout.base import Completion, Engine, Generator, Leave, LogitsHook, Request, Sampling, Work, sample_stream
+from outlay.rollout.local import Local
 
-METHODS: dict[str, type] = {}
+METHODS: dict[str, type] = {
+    "local": Local,
+}
 
 __all__ = [
     "METHODS",
@@ -12,6 +15,7 @@ __all__ = [
     "Engine",
     "Generator",
     "Leave",
+    "Local",
     "LogitsHook",
     "Request",
     "Sampling",
