@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from outlay.anchors.base import Anchor
+from outlay.anchors.kl import Kl
 
-METHODS: dict[str, type] = {}
+METHODS: dict[str, type] = {
+    "kl": Kl,
+}
 
-__all__ = ["METHODS", "Anchor"]
+__all__ = [
+    "METHODS",
+    "Anchor",
+    "Kl",
+]

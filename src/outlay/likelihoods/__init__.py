@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from outlay.likelihoods.base import Likelihood
+from outlay.likelihoods.token import Token
 
-METHODS: dict[str, type] = {}
+METHODS: dict[str, type] = {
+    "token": Token,
+}
 
-__all__ = ["METHODS", "Likelihood"]
+__all__ = [
+    "METHODS",
+    "Likelihood",
+    "Token",
+]

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from outlay.stabilisers.base import Stabiliser
+from outlay.stabilisers.clip import Clip
+from outlay.stabilisers.none import Unmasked
 
-METHODS: dict[str, type] = {}
+METHODS: dict[str, type] = {
+    "none": Unmasked,
+    "clip": Clip,
+}
 
-__all__ = ["METHODS", "Stabiliser"]
+__all__ = [
+    "METHODS",
+    "Clip",
+    "Stabiliser",
+    "Unmasked",
+]
