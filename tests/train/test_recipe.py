@@ -101,8 +101,8 @@ def test_a_unit_that_some_stage_spends_is_accepted() -> None:
     assert recipe("5k tokens", stages=stages).budget.limits == {"tokens": 5000.0}
     for unit in ("steps", "examples", "flops"):
         assert recipe(f"100 {unit}").budget.limits == {unit: 100.0}
-    with pytest.raises(InputError, match="limits labels, but no stage spends any; its sources spend .*examples, tokens"):
-        recipe("7 labels", stages=stages)
+    with pytest.raises(InputError, match="limits rollouts, but no stage spends any; its sources spend .*examples, tokens"):
+        recipe("7 rollouts", stages=stages)
 
 
 def test_a_budget_must_end_the_run() -> None:

@@ -14,8 +14,15 @@ class Advantage(Protocol):
     """Works out advantages from a whole batch of rollouts, before it is cut. ``needs_greedy`` asks for the column ``greedy_reward``;
     ``needs_values`` for the column ``values``, the critic's."""
 
-    needs_greedy: bool
-    needs_values: bool
+    @property
+    def needs_greedy(self) -> bool:
+        """Whether the column ``greedy_reward`` is read."""
+        ...
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether the column ``values`` is read."""
+        ...
 
     def advantages(self, batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> torch.Tensor:
         """Return the advantage of every token, (n, T - 1), 0 where ``mask`` is False and for rows that were not judged. The latter enter no

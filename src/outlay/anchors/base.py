@@ -37,8 +37,15 @@ class Anchor(Protocol):
     log probabilities under the model as it was when the stage began. ``in_reward`` moves the penalty from the loss into the tokens' rewards;
     then it is worked out once, when the batch is prepared."""
 
-    needs_reference: bool
-    in_reward: bool
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the column ``reference`` is read."""
+        ...
+
+    @property
+    def in_reward(self) -> bool:
+        """Whether the penalty goes into the rewards."""
+        ...
 
     @property
     def knobs(self) -> Mapping[str, float]:

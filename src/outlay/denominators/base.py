@@ -14,7 +14,10 @@ class Denominator(Protocol):
     """Gives log pi_ref of the estimator (1 / pi_ref) A grad pi. ``needs_old`` asks for the column ``old``: the log probabilities under the
     weights that the trainer had when the batch was generated, computed by the trainer itself; that takes a forward pass."""
 
-    needs_old: bool
+    @property
+    def needs_old(self) -> bool:
+        """Whether the column ``old`` is read."""
+        ...
 
     def log_probs(self, current: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return log pi_ref (n, T - 1) without gradients; ``current`` is log pi of the labelled tokens."""

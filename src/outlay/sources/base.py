@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import nn
 
 from outlay.context import Context
 from outlay.errors import InputError
 from outlay.rng import numpy_generator
+from outlay.rollout.base import Work
 
 #: columns of tensors whose first dimension counts examples: ``input_ids``, ``attention_mask``, ``labels`` for text; ``inputs``, ``labels``
 #: otherwise
@@ -38,6 +42,80 @@ class Stream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved cursor; takes the same time wherever it lies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Actor:
+    """What a stream may use that makes its examples with the model.
+
+    Args:
+        model: as it is now.
+        context: seed, tokenizer, device.
+        knobs: the values of this step.
+        leave: asked before each piece of generation; True charges it.
+        spend: opens an account for the seconds of a ``with`` block.
+        charge: books amounts of counted units on an account.
+        prepare: the objective's preparation of the whole batch.
+        needs_greedy: whether the likeliest answer to each question is wanted beside the samples.
+        needs_demonstrations: whether a row with the reference answer is.
+    """
+
+    model: nn.Module
+    context: Context
+    knobs: Mapping[str, float]
+    leave: Callable[[Work], bool]
+    spend: Callable[[str], AbstractContextManager[None]]
+    prepare: Callable[[Batch], Batch]
+    needs_greedy: bool = False
+    needs_demonstrations: bool = False
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What came of acting.
+
+    Args:
+        place: number of the first question that was asked.
+        questions: how many were.
+        cut: whether the budget ended it.
+        seen: what was seen of all answers, for the journal: means and counts by name.
+        detail: for those who ask, per answer, each of shape (answers,).
+    """
+
+    place: int
+    questions: int
+    cut: bool
+    seen: dict[str, float]
+    detail: dict[str, torch.Tensor]
+
+
+@runtime_checkable
+class ActingStream(Stream, Protocol):
+    """A stream that makes its examples with the model: it acts when it is not ``ready``, and is then drawn from like any other."""
+
+    def outline(self, count: int) -> Batch:
+        """Return a batch of the largest shape that ``count`` examples may come in, made up without the model, to measure costs with."""
+        ...
+
+    def ready(self) -> bool:
+        """Return whether a batch is there to be drawn."""
+        ...
+
+    def act(self, count: int, actor: Actor) -> Acted:
+        """Make the examples of the next updates of ``count`` examples each."""
+        ...
+
+    def seen(self) -> dict[str, float]:
+        """Return what was seen of the examples being drawn, for the step's record."""
+        ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that belong to ``state_dict``."""
+        ...
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take up saved tensors, after ``load_state_dict``."""
         ...
 
 
@@ -82,12 +160,14 @@ class Shuffled:
         examples: what is read.
         context: seed of the order, and which part of a batch this process gets: examples ``rank, rank + world, ...`` of it.
         name: name of the random stream.
+        labels: how many of the examples somebody was paid to answer, >= 0; charged once, when a stage begins to read them.
     """
 
-    def __init__(self, examples: Examples, context: Context, name: str = "order") -> None:
+    def __init__(self, examples: Examples, context: Context, name: str = "order", labels: int = 0) -> None:
         if len(examples) == 0:
             raise InputError("the source holds no training example; look at its filters, split and path")
         self._examples, self._context, self._name = examples, context, name
+        self.labels = labels
         self._cursor = 0
         self._epoch, self._order = -1, np.empty(0, np.int64)
 

@@ -18,6 +18,8 @@ from outlay.sources.prompts import as_prompts, check_tasks, draw_problems, token
 class Reasoning:
     """Problems of chosen tasks and levels with right answers; only the answer and the end mark after it are labelled.
 
+    Each problem read costs one of the budget's ``labels``, once, however many epochs it is read.
+
     No held-out question is ever trained on: which side a question belongs to follows from what it asks, whatever the seed.
 
     Args:
@@ -32,7 +34,7 @@ class Reasoning:
 
     title: ClassVar[str] = "Reasoning problems"
     paper: ClassVar[Paper | None] = None
-    units: ClassVar[tuple[str, ...]] = ("examples", "tokens")
+    units: ClassVar[tuple[str, ...]] = ("examples", "tokens", "labels")
 
     tasks: dict[str, tuple[int, ...]]
     examples: int = 1000
@@ -55,7 +57,8 @@ class Reasoning:
             MissingExtra: when a task needs reasoning-gym and that is not installed.
             InputError: when a pair is too long or the model reads no text.
         """
-        return Shuffled(self._pairs(context, "train", self.examples), context)
+        pairs = self._pairs(context, "train", self.examples)
+        return Shuffled(pairs, context, labels=len(pairs))
 
     def held_out(self, context: Context) -> Pairs:
         """Return held-out problems."""

@@ -75,7 +75,7 @@ class ReasoningTask:
         return "built-in" if self.built_in else "missing"
 
 
-def stream(task: str, level: int, *, split: Split, seed: int, style: Style = "short") -> Iterator[Problem]:
+def stream(task: str, level: int, *, split: Split, seed: int, style: Style = "short", start: int = 0) -> Iterator[Problem]:
     """Return an endless, reproducible stream of problems of one side; prompts repeat as small spaces run out.
 
     Args:
@@ -84,13 +84,14 @@ def stream(task: str, level: int, *, split: Split, seed: int, style: Style = "sh
         split: ``train`` or ``held_out``.
         seed: root seed of the draws; it never moves a question to the other side.
         style: ``short`` for operands only (``g49,28=``), ``english`` for the full sentence, for pretrained chat models.
+        start: number of the first draw; one more than a problem's ``index`` goes on behind it.
 
     Raises:
         InputError: unknown task, level, split or style.
         MissingExtra: the task needs reasoning-gym, which is not installed.
     """
     chosen = _checked(task, level, split, style)
-    return _draws(chosen, level, split, style, rng.derive(seed, f"tasks/reasoning/{task}/{level}"))
+    return _draws(chosen, level, split, style, rng.derive(seed, f"tasks/reasoning/{task}/{level}"), start)
 
 
 def problems(task: str, level: int, *, split: Split, count: int, seed: int, style: Style = "short") -> list[Problem]:
@@ -167,9 +168,9 @@ def _checked(task: str, level: int, split: str, style: str) -> ReasoningTask:
     return chosen
 
 
-def _draws(task: ReasoningTask, level: int, split: Split, style: Style, seed: int) -> Iterator[Problem]:
+def _draws(task: ReasoningTask, level: int, split: Split, style: Style, seed: int, start: int) -> Iterator[Problem]:
     """Both sides come from the same draws, numbered alike; each draw belongs to exactly one of them."""
-    for index, entry in enumerate(_entries(task, level, seed)):
+    for index, entry in enumerate(_entries(task, level, seed, start), start):
         short = task.strip(entry)
         if is_held_out(task.name, short.key) != (split == "held_out"):
             continue
@@ -177,10 +178,9 @@ def _draws(task: ReasoningTask, level: int, split: Split, style: Style, seed: in
         yield Problem(task.name, level, prompt, answer, index)
 
 
-def _entries(task: ReasoningTask, level: int, seed: int) -> Iterator[Entry]:
-    fields = task.levels[level - 1]
+def _entries(task: ReasoningTask, level: int, seed: int, start: int) -> Iterator[Entry]:
+    fields, index = task.levels[level - 1], start
     if task.provider == "built-in" and task.built_in is not None:
-        index = 0
         while True:
             yield task.built_in(fields, random.Random(rng.derive(seed, "built-in", index)))
             index += 1
@@ -188,7 +188,6 @@ def _entries(task: ReasoningTask, level: int, seed: int) -> Iterator[Entry]:
 
     # Its items are functions of seed + index; a 63-bit seed keeps the streams of different seeds apart.
     dataset = reasoning_gym.create_dataset(task.source, size=2**40, seed=seed, **fields)
-    index = 0
     while True:
         yield dataset[index]
         index += 1

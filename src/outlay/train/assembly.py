@@ -24,12 +24,14 @@ from outlay.evaluations.base import Sitting
 from outlay.knob import Knob
 from outlay.meter import Meter
 from outlay.models.base import Loaded
-from outlay.objectives.base import Objective
+from outlay.objectives.base import Objective, Prepares
 from outlay.planning.cost import Cost, Costs
 from outlay.planning.text import size
-from outlay.sources.base import Batch, Stream
+from outlay.sources.base import ActingStream, Batch, Stream
 from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
+from outlay.train.companions import Frozen, attach, belongs, bound, turn_to
 from outlay.train.measuring import Measuring
+from outlay.train.pace import Tail
 from outlay.train.recipe import Recipe, Stage
 from outlay.train.underway import Underway, trunk_of
 
@@ -48,6 +50,8 @@ class Assembly:
         streams: what every stage reads, opened.
         costs: what every stage's examples cost, by shape.
         precision: the precision that was chosen.
+        objectives: every stage's, bound to what they compare with.
+        frozen: the model as it was when each stage began, for objectives that ask.
     """
 
     recipe: Recipe
@@ -59,6 +63,8 @@ class Assembly:
     streams: list[Stream]
     costs: list[Costs]
     precision: str
+    objectives: list[Objective]
+    frozen: list[Frozen]
 
     @cached_property
     def plain_module(self) -> nn.Module:
@@ -88,8 +94,15 @@ class Assembly:
         return {unit: float(value) for unit, value in zip(amounts, summed, strict=True)}
 
     def first_batch(self, index: int) -> Batch:
-        """Return this process's part of a stage's first batch; the cursor stays."""
-        return self.streams[index].draw(self.recipe.stages[index].examples(0.0))
+        """Return this process's part of a stage's first batch, prepared; the cursor stays. For a stream that acts it is made up."""
+        stream, count, objective = self.streams[index], self.recipe.stages[index].examples(0.0), self.objectives[index]
+        batch = stream.outline(count) if isinstance(stream, ActingStream) else stream.draw(count)
+        if not isinstance(objective, Prepares):
+            return batch
+        turn_to(self.plain_module, index)
+        here = {name: column.to(self.context.device) for name, column in batch.items()}
+        with torch.no_grad():
+            return {name: column.cpu() for name, column in objective.prepare(self.plain_module, here, dict(objective.knobs)).items()}
 
     def largest_batch(self, index: int) -> int:
         """Return how many examples this process's part of a stage's largest batch holds."""
@@ -98,6 +111,7 @@ class Assembly:
 
     def cost_of(self, index: int, batch: Batch, meter: Meter) -> Cost:
         """Return what an example of the batch costs in a stage; a shape not seen before is measured, and charged to ``plan``."""
+        turn_to(self.plain_module, index)
         costs = self.costs[index]
         known = len(costs)
         with meter.spend("plan"):
@@ -133,6 +147,11 @@ class StageRun:
     losses: list[float] = field(default_factory=list)
     measuring: Measuring = field(default_factory=Measuring)
     branch: Underway | None = None
+    #: FLOPs of training on an example of the largest shape; known once the stage has been prepared
+    flops_per_example: float = 0.0
+    #: what was seen of each answer that was generated last, for records
+    detail: dict[str, torch.Tensor] = field(default_factory=dict)
+    tail: Tail = field(default_factory=Tail)
 
     # the knobs are the stage's for good, and finding what is in them takes as long as a small step
     @cached_property
@@ -158,20 +177,26 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     loaded = Loaded(recipe.model) if isinstance(recipe.model, nn.Module) else recipe.model.build(recipe.seed)
     if recipe.adapter is not None:
         loaded.module = recipe.adapter.attach(loaded.module, recipe.seed)
+    for index, stage in enumerate(recipe.stages):
+        attach(loaded.module, stage.objective, index, recipe.seed)
     check_ceilings(recipe, loaded.module)
     # torchrun tells the rank before any device is taken, so that wrong data is found first
     reading = Context(recipe.seed, loaded.tokenizer, "cpu", int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     streams = [stage.source.open(reading) for stage in recipe.stages]
     for stream in streams:
-        stream.draw(reading.world)
+        if not isinstance(stream, ActingStream):
+            stream.draw(reading.world)
     precision = _choose_precision(recipe)
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
     context = replace(reading, device=accelerator.device)
     sittings = [exam.open(context, recipe.stages[-1].source) for exam in recipe.evaluate.exams]
     module = accelerator.prepare_model(loaded.module)
-    costs = [Costs(accelerator.unwrap_model(module), stage.objective, precision) for stage in recipe.stages]
-    return Assembly(recipe, loaded, accelerator, module, context, sittings, streams, costs, precision)
+    plain = accelerator.unwrap_model(module)
+    frozen = [Frozen(plain) for _ in recipe.stages]
+    objectives = [bound(stage.objective, copied) for stage, copied in zip(recipe.stages, frozen, strict=True)]
+    costs = [Costs(plain, objective, precision) for objective in objectives]
+    return Assembly(recipe, loaded, accelerator, module, context, sittings, streams, costs, precision, objectives, frozen)
 
 
 def check_ceilings(recipe: Recipe, module: nn.Module) -> None:
@@ -217,11 +242,13 @@ def _choose_precision(recipe: Recipe) -> str:
 def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_batch: int) -> StageRun:
     """Build a stage's optimizer; knobs are copied, so that a recipe can be run twice."""
     stage = assembly.recipe.stages[index]
-    optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(assembly.parameters()))
+    turn_to(assembly.plain_module, index)
+    trained = [(name, p) for name, p in assembly.parameters() if belongs(name, index)]
+    optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(trained))
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
     every = assembly.recipe.evaluate.every
     return StageRun(
-        stage, index, assembly.streams[index], stage.objective, optimizer, knobs, micro_batch, starts, every if assembly.sittings else None,
+        stage, index, assembly.streams[index], assembly.objectives[index], optimizer, knobs, micro_batch, starts, every if assembly.sittings else None,
         measuring=Measuring(stage.measured()),
     )  # fmt: skip
 
@@ -256,7 +283,9 @@ def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
     }
     optimizer = {name: t.detach().cpu().clone() for name, t in tensors.items()}
     forked = stage_run.branch.tensors() if stage_run.branch is not None else {}
-    return Snapshot({"model": weights, "optimizer": optimizer, "direction": stage_run.measuring.state(), **forked}, plain)
+    acting = stage_run.stream.tensors() if isinstance(stage_run.stream, ActingStream) else {}
+    held = {"model": weights, "optimizer": optimizer, "direction": stage_run.measuring.state(), "answers": acting, **forked}
+    return Snapshot(held, plain)
 
 
 def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
@@ -267,7 +296,7 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     """
     restore_weights(assembly, saved)
     optimizer_from_plain(_inner(stage_run.optimizer), saved.tensors.get("optimizer", {}), saved.plain["groups"])
-    stage_run.stream.load_state_dict(saved.plain["cursor"])
+    load_cursor(stage_run.stream, (saved.plain["cursor"], saved.tensors.get("answers", {})))
     stage_run.branch = _branch_of(stage_run, saved)
     _load_controllers(stage_run, saved)
     for name in ("starts", "micro_batch", "next_evaluation", "evaluated", "bad_in_a_row", "rolled_back", "first_step"):
@@ -276,6 +305,22 @@ def restore(assembly: Assembly, stage_run: StageRun, saved: Snapshot) -> None:
     stage_run.measuring.load_state(saved.tensors.get("direction", {}), assembly.parameters())
     if assembly.accelerator.scaler is not None and saved.plain["scaler"]:
         assembly.accelerator.scaler.load_state_dict(saved.plain["scaler"])
+
+
+#: where a stream stands: its state, and the tensors that belong to it
+Cursor = tuple[dict[str, Any], dict[str, torch.Tensor]]
+
+
+def cursor_of(stream: Stream) -> Cursor:
+    """Return where a stream stands."""
+    return stream.state_dict(), stream.tensors() if isinstance(stream, ActingStream) else {}
+
+
+def load_cursor(stream: Stream, cursor: Cursor) -> None:
+    """Put a stream back to where it stood."""
+    stream.load_state_dict(cursor[0])
+    if isinstance(stream, ActingStream):
+        stream.load_tensors(cursor[1])
 
 
 def _load_controllers(stage_run: StageRun, saved: Snapshot) -> None:

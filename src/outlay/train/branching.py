@@ -9,7 +9,7 @@ from outlay.branch import Branch, End, Landing
 from outlay.controllers.base import Brancher
 from outlay.optim.base import settled
 from outlay.record import Record
-from outlay.train.assembly import StageRun, restore, snapshot
+from outlay.train.assembly import StageRun, cursor_of, load_cursor, restore, snapshot
 from outlay.train.examining import sit
 from outlay.train.exporting import export
 from outlay.train.journal import journaled
@@ -99,11 +99,11 @@ def land(run: Spending, stage_run: StageRun, pace: Pace, diverged: bool = False)
 
 
 def _put_back(run: Spending, stage_run: StageRun, underway: Underway, brancher: Brancher) -> None:
-    own, cursor = brancher.state_dict(), stage_run.stream.state_dict()
+    own, cursor = brancher.state_dict(), cursor_of(stage_run.stream)
     restore(run.assembly, stage_run, underway.fork)
     brancher.load_state_dict(own)
     if not underway.branch.rewind_data:
-        stage_run.stream.load_state_dict(cursor)
+        load_cursor(stage_run.stream, cursor)
     run.aside += underway.done
 
 

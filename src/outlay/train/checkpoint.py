@@ -63,6 +63,18 @@ def save_checkpoint(folder: Path, step: int, snapshot: Snapshot) -> Path:
     return final
 
 
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file aside, sync it and rename it, so that it is there whole or not at all.
+
+    Raises:
+        OSError: when the disk is full or fails.
+    """
+    aside = path.with_name(f".incomplete-{path.name}")
+    _write(aside, data)
+    os.rename(aside, path)
+    _sync_folder(path.parent)
+
+
 def load_checkpoint(path: Path) -> Snapshot:
     """Read a checkpoint after checking every file against the manifest.
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from outlay.train.assembly import Assembly
+from outlay.train.companions import bare
 
 
 def aside(folder: Path) -> Path:
@@ -32,6 +33,7 @@ def export(assembly: Assembly, folder: Path, last: bool) -> None:
     unfinished = aside(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
-    assembly.loaded.save(module, unfinished)
+    with bare(module):
+        assembly.loaded.save(module, unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(unfinished, folder)

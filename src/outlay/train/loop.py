@@ -6,7 +6,7 @@ progress -> knobs -> batch -> does it fit? -> objective -> optimizer -> record -
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
+from outlay.train.acting import act_if_needed, draw, seen_of
 from outlay.train.assembly import Assembly, StageRun, observe
 from outlay.train.branching import land, took_step, turn
 from outlay.train.checkpoint import Snapshot
@@ -94,8 +95,13 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
         account = stage_run.branch.branch.account if stage_run.branch is not None else None
+        if not act_if_needed(run, stage_run, pace, knobs, count):
+            if stage_run.branch is None:
+                return "spent"
+            land(run, stage_run, pace)
+            continue
         with meter.spend(account or "data"):
-            drawn = stage_run.stream.draw(count)
+            drawn = draw(run, stage_run, knobs, count)
             batch = shape_batch(drawn, knobs)
             cost = step_cost(run, stage_run, batch, drawn)
         if turn(run, stage_run, pace, go.progress, cost):
@@ -107,11 +113,12 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
             continue
         with meter.spend(account or "train"):
             place = run.step - run.aside + 1
+            seen = seen_of(stage_run)
             outcome = update(run.assembly, stage_run, batch, knobs, place, rows_a_piece(stage_run.micro_batch, drawn, batch))
             meter.charge(account or "train", **cost)
         stage_run.stream.advance(count)
         with meter.spend("record"):
-            finish_step(run, stage_run, pace, go, knobs, cost, outcome)
+            finish_step(run, stage_run, pace, go, knobs, cost, outcome, seen)
         if stage_run.branch is not None:
             if not outcome.finite:
                 land(run, stage_run, pace, diverged=True)
@@ -132,14 +139,23 @@ def step_cost(run: Spending, stage_run: StageRun, batch: Batch, drawn: Batch) ->
 
 
 def finish_step(
-    run: Spending, stage_run: StageRun, pace: Pace, go: Go, knobs: dict[str, float], cost: dict[str, float], outcome: Outcome
+    run: Spending,
+    stage_run: StageRun,
+    pace: Pace,
+    go: Go,
+    knobs: dict[str, float],
+    cost: dict[str, float],
+    outcome: Outcome,
+    seen: Mapping[str, float],
 ) -> None:
     """Make the step's record and hand it to everyone who reads it."""
     run.step += 1
     record = Record(
         kind="step", step=run.step, stage=stage_run.stage.name, progress=go.progress, loss=outcome.loss, gradient_norm=outcome.gradient_norm,
-        knobs=knobs, charges=cost, metrics=outcome.metrics, outcome="ok" if outcome.finite else "skipped",
+        knobs=knobs, charges=cost, metrics={**outcome.metrics, **seen}, outcome="ok" if outcome.finite else "skipped",
+        detail=stage_run.detail,
     )  # fmt: skip
+    stage_run.tail.ended(run.meter.spent("seconds"))
     observe(stage_run, record)
     if outcome.finite:
         stage_run.losses, stage_run.bad_in_a_row = [*stage_run.losses[-19:], outcome.loss], 0

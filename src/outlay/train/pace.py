@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,6 +49,17 @@ class Pace(Protocol):
 
     def fits(self, cost: Mapping[str, float]) -> bool:
         """Return whether a step of this cost in counted units stays within the stage's limits."""
+        ...
+
+    def leaves(self, cost: Mapping[str, float], seconds: float, place: int, call: int) -> bool:
+        """Return whether there is leave for a further piece of generation.
+
+        Args:
+            cost: what it takes in counted units, with what must stay for the update to come.
+            seconds: expected from the end of the generation to that of the update.
+            place: number of the first question that is being answered.
+            call: number of this asking within the generation, from 0.
+        """
         ...
 
     def evaluates(self) -> bool:
@@ -132,6 +143,26 @@ def ending_unit(budget: Budget, unit: str) -> str:
     return unit
 
 
+@dataclass
+class Tail:
+    """How long it takes from the end of a generation to that of the first update on it."""
+
+    began: float | None = None
+    took: list[float] = field(default_factory=list)
+
+    def expected(self) -> float:
+        """Return the slowest of the last few, those left out that took over twice their median; 0 before the first."""
+        recent = self.took[-20:]
+        usual = [seconds for seconds in recent if seconds <= 2 * statistics.median(recent)]
+        return max(usual, default=0.0)
+
+    def ended(self, now: float) -> None:
+        """Tell that an update has ended."""
+        if self.began is not None:
+            self.took.append(now - self.began)
+        self.began = None
+
+
 class LivePace:
     """The pace of a run that is being spent.
 
@@ -144,15 +175,16 @@ class LivePace:
         share: this stage's part of what is left for it and the stages after it, in (0, 1].
         reserve: what must stay for the end of the run; read every step, so that revisions count.
         agree: returns the first process's values on every process.
+        bought: units that the stage pays for when it begins and no step spends; they tell nothing of how far it has come.
     """
 
     #: recent steps that a step's seconds are forecast from
     WINDOW = 200
 
     def __init__(self, meter: Meter, starts: Mapping[str, float], share: float, reserve: Reserve,
-                 agree: Callable[[list[float]], list[float]] = list) -> None:  # fmt: skip
+                 agree: Callable[[list[float]], list[float]] = list, bought: Collection[str] = ()) -> None:  # fmt: skip
         self._meter, self._share, self._reserve, self._agree = meter, share, reserve, agree
-        self._limits = flow_limits(meter.budget)
+        self._limits = {unit: limit for unit, limit in flow_limits(meter.budget).items() if unit not in bought}
         self._starts = {unit: starts.get(unit, 0.0) for unit in self._limits}
         self._recent: deque[float] = deque(maxlen=self.WINDOW)
         self._began: float | None = None
@@ -228,6 +260,14 @@ class LivePace:
                 return False
         return True
 
+    def leaves(self, cost: Mapping[str, float], seconds: float, place: int, call: int) -> bool:
+        """Return whether the piece and what follows it stay within the stage's limits."""
+        for unit, end in self.ends().items():
+            if self._meter.spent(unit) + (seconds if unit == "seconds" else cost.get(unit, 0.0)) > end:
+                self.ended_by = unit
+                return False
+        return True
+
     @property
     def progress(self) -> float:
         """Share of the stage's budget that had been spent when leave was last asked for."""
@@ -288,10 +328,12 @@ class RecordedPace:
         evaluations: number of the step after which the model was evaluated -> the progress at which; controllers may answer to it.
         branch_evaluations: numbers of the steps after which a branch was evaluated at its end.
         ended_by: what ended the stage.
+        cuts: generations that the budget cut off: number of their first question -> pieces that were done.
     """
 
     def __init__(self, lines: Iterable[Mapping[str, Any]], saves: Iterable[tuple[int, int | None]], evaluations: Mapping[int, float],
-                 branch_evaluations: Iterable[int], ended_by: str | None) -> None:  # fmt: skip
+                 branch_evaluations: Iterable[int], ended_by: str | None, cuts: Mapping[int, int] | None = None) -> None:  # fmt: skip
+        self._cuts = dict(cuts or {})
         self._lines = deque(lines)
         self._saves = set(saves)
         self._evaluations = dict(evaluations)
@@ -328,6 +370,10 @@ class RecordedPace:
     def fits(self, cost: Mapping[str, float]) -> bool:
         """A recorded step fitted."""
         return True
+
+    def leaves(self, cost: Mapping[str, float], seconds: float, place: int, call: int) -> bool:
+        """Return whether the recorded generation had this piece."""
+        return call < self._cuts.get(place, call + 1)
 
     def bears(self, branch: Branch, cost: Mapping[str, float]) -> bool:
         """Return whether a branch was begun here."""

@@ -12,6 +12,7 @@ from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
+from outlay.train.labels import check_labels
 from outlay.train.pace import Reserve, flow_limits
 from outlay.train.preparing import Prepared, measure_steps, needed_memory, prepare
 from outlay.train.recipe import Recipe
@@ -34,6 +35,7 @@ def plan(recipe: Recipe, probe: bool = False) -> Plan:
     meter = Meter(recipe.budget, time.monotonic)
     with meter.spend("setup"):
         assembly = assemble(recipe)
+        check_labels(assembly)
     prepared = prepare(assembly, meter, {})
     flops = forward_flops_per_position(prepared[0].cost, prepared[0].batch)
     reserve = Reserve(evaluation_bound(assembly, flops))

@@ -24,7 +24,7 @@ from outlay.train.measuring import MEASURES
 #: tokens a row is cut to, pixels a side that images are brought to
 LOOP_KNOBS = ("clip", "batch_size", "dropout", "length", "resolution")
 #: knobs that make no sense below 0
-NEVER_NEGATIVE = ("lr", "weight_decay", "momentum", "batch_size", "clip", "dropout", "length", "resolution")
+NEVER_NEGATIVE = ("lr", "weight_decay", "momentum", "batch_size", "clip", "dropout", "length", "resolution", "temperature", "token_limit")
 #: units that every training step spends whatever its source is
 ALWAYS_SPENT = ("steps", "seconds", "flops", "usd", "examples")
 
@@ -41,8 +41,9 @@ class Stage:
         optimizer: what turns gradients into updates.
         batch_size: examples an update, over all processes, > 0; the knob ``batch_size`` may change it during the run.
         knobs: quantities that follow the budget, by name: the optimizer's (``lr``, ``weight_decay`` ...), the objective's
-            (``label_smoothing`` ...), and the loop's ``clip``, ``batch_size``, ``dropout``, ``length`` (tokens that rows of text are cut to) and
-            ``resolution`` (pixels that images' height is brought to). A plain number is a constant.
+            (``label_smoothing`` ...), the source's (``temperature``, ``token_limit`` of rollouts), and the loop's ``clip``, ``batch_size``,
+            ``dropout``, ``length`` (tokens that rows of text are cut to) and ``resolution`` (pixels that images' height is brought to). A plain
+            number is a constant.
         measure: what else each step measures, into its record's metrics: ``gradient_l1`` (L1 norm of the whole gradient before clipping),
             ``descent_alignment`` (the gradient against the direction of the update before). Controllers ask for what they need themselves.
     """
@@ -106,7 +107,7 @@ class Stage:
 
     def accepted_knobs(self) -> list[str]:
         """Return the names of all knobs that this stage's parts read."""
-        return [*self.optimizer.knobs, *self.objective.knobs, *LOOP_KNOBS]
+        return [*self.optimizer.knobs, *self.objective.knobs, *getattr(self.source, "knobs", ()), *LOOP_KNOBS]
 
 
 def as_knob(value: Any) -> Knob:
@@ -241,7 +242,7 @@ class Recipe:
         return problems
 
     def _budget_problems(self) -> list[Problem]:
-        if not self.budget.limits:
+        if not set(self.budget.limits) - {"labels"}:
             return [Problem("budget", "limits nothing that is used up, so the run would never end; add a time or a count, such as '30m'")]
         problems = []
         for unit in self.budget.limits:

@@ -35,6 +35,7 @@ from outlay.train.checkpoint import Snapshot, latest
 from outlay.train.finishing import finish, rehearse, rehearse_report
 from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, kept_since, lost_since, read_journal
+from outlay.train.labels import buy_labels, check_labels
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
 from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
 from outlay.train.planner import plan_stages
@@ -167,6 +168,7 @@ def _spend(way: _Way) -> Result:
     with Signals() as signals:
         with way.meter.spend(SETUP):
             assembly = assemble(way.recipe, threads=way.settings.get("threads"))
+            check_labels(assembly)
             for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
                 costs.load_state_dict(state)
             prepared = prepare(assembly, way.meter, way.settings)
@@ -306,9 +308,14 @@ def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snaps
     """Build a stage's optimizer and knobs, or put back a saved stage."""
     with way.meter.spend(SETUP):
         stage_run = open_stage(run.assembly, index, {}, prepared.micro_batch)
+        stage_run.flops_per_example = prepared.cost.flops_per_example
         if saved is not None:
             restore(run.assembly, stage_run, saved)
+            run.saver.load_frozen(run.assembly.frozen[index], index)
             return stage_run
+        run.assembly.frozen[index].refresh()
+        run.saver.keep_frozen(run.assembly.frozen[index], index)
+        buy_labels(run.assembly, run.meter, index)
     stage_run.starts = {unit: way.meter.spent(unit) for unit in flow_limits(way.recipe.budget)}
     stage_run.first_step = run.step
     return stage_run
@@ -322,9 +329,12 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
         examined = {line["step"]: line["progress"] for line in here if line.get("when") == "during"}
         on_branches = [line["step"] for line in here if line["kind"] == "branch" and line.get("metrics")]
         end = next(line for line in reversed(way.lines) if line["kind"] == "end")
-        return RecordedPace(mine, saves, examined, on_branches, end["ended_by"])
+        cuts = {line["place"]: line["cut"] for line in here if line["kind"] == "rollout" and "cut" in line}
+        return RecordedPace(mine, saves, examined, on_branches, end["ended_by"], cuts)
     to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]
-    pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree)
+    asks = getattr(stage_run.objective, "needs_demonstrations", False)
+    bought = () if asks else ("labels",)
+    pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree, bought)
     if saved is not None:
         pace.load_state_dict(saved.plain["pace"])
     ends = pace.ends()

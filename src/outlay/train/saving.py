@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outlay.errors import CheckpointError
+from outlay.errors import CheckpointError, InputError
 from outlay.meter import Meter
-from outlay.train.assembly import StageRun, restore, restore_weights, snapshot
-from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint
+from outlay.train.assembly import StageRun, cursor_of, load_cursor, restore, restore_weights, snapshot
+from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint, write_aside
+from outlay.train.companions import Frozen
 from outlay.train.pace import Pace, Reserve
 from outlay.train.recipe import Checkpoints
 from outlay.train.underway import trunk_of
@@ -95,6 +96,36 @@ class Saver:
         run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds, **on)
         prune(self.folder, self._rule.keep)
 
+    def keep_frozen(self, frozen: Frozen, stage: int) -> None:
+        """Write what a stage compares with, once, when it begins.
+
+        Raises:
+            OSError: when the disk is full or fails.
+        """
+        if frozen.used:
+            from safetensors.torch import save
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_aside(self.folder / f"frozen-{stage}.safetensors", save(frozen.tensors()))
+
+    def load_frozen(self, frozen: Frozen, stage: int) -> None:
+        """Read what a stage compares with.
+
+        Raises:
+            InputError: when it is gone or damaged.
+        """
+        if frozen.used:
+            from safetensors import SafetensorError
+            from safetensors.torch import load
+
+            path = self.folder / f"frozen-{stage}.safetensors"
+            try:
+                frozen.load(load(path.read_bytes()))
+            except (OSError, SafetensorError) as error:
+                raise InputError(
+                    f"{path}, the model that stage {stage + 1} compares with, cannot be read ({error}); begin the run anew"
+                ) from error
+
     def newest(self) -> Snapshot | None:
         """Return the newest whole checkpoint's content, or None."""
         try:
@@ -109,13 +140,13 @@ class Saver:
         """
         step, saved = saved.plain["step"], trunk_of(saved)
         kept = [(part, part.state_dict()) for part in stage_run.branchers.values()]
-        cursor, losses = stage_run.stream.state_dict(), stage_run.losses
+        cursor, losses = cursor_of(stage_run.stream), stage_run.losses
         times, due, bad = stage_run.rolled_back, stage_run.next_evaluation, stage_run.bad_in_a_row
         if saved.plain["stage"] == stage_run.index:
             restore(run.assembly, stage_run, saved)
         else:  # saving at the stage's start failed: its optimizer begins anew on the older weights
             restore_weights(run.assembly, saved)
-        stage_run.stream.load_state_dict(cursor)
+        load_cursor(stage_run.stream, cursor)
         for part, state in kept:
             part.load_state_dict(state)
         stage_run.losses, stage_run.rolled_back, stage_run.next_evaluation = losses, times + 1, due

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from outlay.models.base import seeded
+from outlay.objectives.base import Surveys
 from outlay.optim.base import follow
 from outlay.sources.base import Batch
 from outlay.train.assembly import Assembly, StageRun
@@ -65,7 +66,10 @@ def update(
     """
     accelerator, objective = assembly.accelerator, stage_run.objective
     told = {**objective.knobs, **knobs}
-    pieces = cut(batch, micro_batch or stage_run.micro_batch)
+    pieces = cut(batch, micro_batch or stage_run.micro_batch, getattr(objective, "whole_groups", False))
+    if len(pieces) > 1 and isinstance(objective, Surveys):
+        surveyed = survey(assembly, objective, batch, told)
+        pieces = cut(surveyed, micro_batch or stage_run.micro_batch, getattr(objective, "whole_groups", False))
     weights = [objective.weight(piece) for piece in pieces]
     total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
     sums: dict[str, torch.Tensor] = {}
@@ -109,9 +113,29 @@ def _syncing(assembly: Assembly, last: bool) -> AbstractContextManager[None]:
     return nullcontext() if last else assembly.accelerator.no_sync(assembly.module)
 
 
-def cut(batch: Batch, size: int) -> list[Batch]:
-    """Cut a batch into the fewest pieces of at most ``size`` examples, as equal as can be."""
+def survey(assembly: Assembly, objective: Surveys, batch: Batch, told: Mapping[str, float]) -> Batch:
+    """Let the objective look at the whole batch before it is cut."""
+    here = {name: column.to(assembly.context.device) for name, column in batch.items()}
+    with torch.no_grad(), assembly.accelerator.autocast():
+        return objective.survey(assembly.module, here, told)
+
+
+def cut(batch: Batch, size: int, whole_groups: bool = False) -> list[Batch]:
+    """Cut a batch into the fewest pieces of at most ``size`` examples, as equal as can be; with ``whole_groups`` only between groups, where a
+    group larger than that is a piece of its own."""
     examples = len(next(iter(batch.values())))
+    if whole_groups:
+        return _cut_groups(batch, size)
     count = max(1, -(-examples // size))
     edges = [examples * i // count for i in range(count + 1)]
     return [{name: column[start:end] for name, column in batch.items()} for start, end in pairwise(edges)]
+
+
+def _cut_groups(batch: Batch, size: int) -> list[Batch]:
+    groups = batch["group"]
+    starts = [0, *(torch.nonzero(groups[1:] != groups[:-1]).flatten() + 1).tolist(), len(groups)]
+    edges = [0]
+    for start, end in pairwise(starts):
+        if end - edges[-1] > size and start > edges[-1]:
+            edges.append(start)
+    return [{name: column[start:end] for name, column in batch.items()} for start, end in pairwise([*edges, len(groups)])]

@@ -1,0 +1,103 @@
+"""Reasoning: fresh verifiable problems without end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from outlay import rng
+from outlay.catalog import Paper
+from outlay.context import Context
+from outlay.prompts.base import Question
+from outlay.sources.prompts import as_prompts, check_tasks, tokenizer_of
+
+if TYPE_CHECKING:
+    from outlay.tasks.reasoning import Problem
+
+
+@dataclass(frozen=True)
+class ReasoningPrompts:
+    """Problems of chosen tasks and levels, in equal numbers, drawn afresh for as long as they are asked for.
+
+    No held-out question is ever asked: which side a question belongs to follows from what it asks, whatever the seed. A level with few
+    different questions repeats them.
+
+    Args:
+        tasks: task -> levels, such as ``{gcd: [1, 2], reverse: [3]}``; level 1 is the easiest.
+        style: ``short`` for operands only (``g49,28=``), ``english`` for the full sentence.
+        chat: put the prompt into the tokenizer's chat template as the user's message.
+    """
+
+    title: ClassVar[str] = "Fresh reasoning problems"
+    paper: ClassVar[Paper | None] = None
+
+    tasks: dict[str, tuple[int, ...]]
+    style: Literal["short", "english"] = "short"
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+
+    def open(self, context: Context) -> _Problems:
+        """Return the questions, drawn from the stream (seed, "prompts/reasoning").
+
+        Raises:
+            MissingExtra: when a task needs reasoning-gym and that is not installed.
+            InputError: when the model reads no text, or has no chat template where one is asked for.
+        """
+        return _Problems(self, context, tokenizer_of(context, "prompts/reasoning"))
+
+
+class _Problems:
+    """Question p is of cell (task, level) number p modulo their count, in an order shuffled for each round of all cells."""
+
+    def __init__(self, spec: ReasoningPrompts, context: Context, tokenizer: Any) -> None:
+        self._spec, self._context, self._tokenizer = spec, context, tokenizer
+        self._cells = [(task, level) for task, levels in spec.tasks.items() for level in levels]
+        #: the draw that each cell's next question is looked for from
+        self._next = [0] * len(self._cells)
+        self._place = 0
+        self._ahead: deque[tuple[Question, int, int]] = deque()
+        self._streams: list[Iterator[Problem]] = [self._stream(cell, 0) for cell in range(len(self._cells))]
+        self.draw(1)  # what is missing is found here
+
+    def draw(self, count: int) -> list[Question]:
+        """Return the next ``count`` questions."""
+        while len(self._ahead) < count:
+            self._ahead.append(self._question(self._place + len(self._ahead)))
+        return [self._ahead[i][0] for i in range(count)]
+
+    def advance(self, count: int) -> None:
+        """Move the cursor past ``count`` questions."""
+        self.draw(count)
+        for _ in range(count):
+            _, cell, index = self._ahead.popleft()
+            self._next[cell] = index + 1
+        self._place += count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the cursor: how many questions have been used, and from which draw each cell goes on."""
+        return {"place": self._place, "next": list(self._next)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a saved cursor."""
+        self._place, self._next = int(state["place"]), [int(index) for index in state["next"]]
+        self._ahead.clear()
+        self._streams = [self._stream(cell, start) for cell, start in enumerate(self._next)]
+
+    def _stream(self, cell: int, start: int) -> Iterator[Problem]:
+        from outlay.tasks.reasoning import stream
+
+        (task, level), seed = self._cells[cell], rng.derive(self._context.seed, "prompts/reasoning")
+        return stream(task, level, split="train", seed=seed, style=self._spec.style, start=start)
+
+    def _question(self, place: int) -> tuple[Question, int, int]:
+        turn, at = divmod(place, len(self._cells))
+        cell = int(rng.numpy_generator(self._context.seed, "prompts/reasoning/order", turn).permutation(len(self._cells))[at])
+        problem = next(self._streams[cell])
+        text = as_prompts([problem.prompt], self._tokenizer, self._spec.chat)[0]
+        asked = {"task": problem.task, "level": problem.level, "prompt": problem.prompt, "index": problem.index}
+        kind = f"{problem.task}/{problem.level}"
+        return Question(text, problem.answer, place, kind, {"problem": asked}), cell, problem.index

@@ -1,0 +1,110 @@
+"""Acting: a stage whose examples are made with the model, charged piece by piece as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from outlay.objectives.base import Objective, Prepares
+from outlay.rollout.base import Work
+from outlay.sources.base import ActingStream, Actor, Batch, count_units
+from outlay.train.assembly import StageRun
+from outlay.train.pace import Pace
+
+if TYPE_CHECKING:
+    from outlay.train.loop import Spending
+
+ROLLOUT, PREPARE = "rollout", "prepare"
+
+
+def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
+    """Let a stream that acts make its examples when there are none; return False when the budget ended before there were any.
+
+    Streams that do not act always have some.
+    """
+    stream = stage_run.stream
+    if not isinstance(stream, ActingStream):
+        return True
+    while not stream.ready():
+        if not _act(run, stage_run, stream, pace, knobs, count):
+            return False
+    return True
+
+
+def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
+    """Act once; return False when the budget ended it with nothing to train on."""
+    meter, assembly = run.meter, run.assembly
+    kept = _update_cost(stage_run, stream.outline(count))
+    place = int(stream.state_dict()["place"])
+    calls = 0
+
+    def leave(work: Work) -> bool:
+        nonlocal calls
+        amounts = {
+            "rollouts": float(work.rollouts), "new_tokens": float(work.new_tokens), "tokens": float(work.prompt_tokens + work.read_tokens),
+            "flops": run.flops_per_position * (work.prompt_tokens + work.read_tokens),
+        }  # fmt: skip
+        together = {unit: amount + kept.get(unit, 0.0) for unit, amount in amounts.items()}
+        if not pace.leaves({**kept, **together}, stage_run.tail.expected(), place, calls):
+            return False
+        calls += 1
+        meter.charge(account or ROLLOUT, **{unit: amount for unit, amount in amounts.items() if amount})
+        return True
+
+    def prepare(batch: Batch) -> Batch:
+        # from here on nothing more is generated
+        with meter.spend(account or PREPARE):
+            return prepared(run, stage_run, batch, knobs, account or PREPARE)
+
+    account = stage_run.branch.branch.account if stage_run.branch is not None else None
+    actor = Actor(
+        assembly.plain_module, assembly.context, knobs, leave, lambda name: meter.spend(account or name), prepare,
+        getattr(stage_run.objective, "needs_greedy", False), getattr(stage_run.objective, "needs_demonstrations", False),
+    )  # fmt: skip
+    run.display.doing(ROLLOUT)
+    acted = stream.act(count, actor)
+    stage_run.tail.began = meter.spent("seconds")
+    cut = {"cut": calls} if acted.cut else {}
+    run.journal.write(
+        "rollout", step=run.step + 1, stage=stage_run.stage.name, place=acted.place, questions=acted.questions, seen=acted.seen, **cut
+    )
+    stage_run.detail = acted.detail
+    if acted.cut:
+        left = "what fills an update is trained on" if stream.ready() else "nothing is left to train on, so what it took is lost"
+        run.journal.write(
+            "decision", what=f"generation after step {run.step} cut off", why=f"the budget ({pace.ended_by}) ended in it; {left}"
+        )
+    return stream.ready() or not acted.cut
+
+
+def draw(run: Spending, stage_run: StageRun, knobs: Mapping[str, float], count: int) -> Batch:
+    """Return the batch of the next update as the objective wants it. What a stream made by acting was prepared then, as a whole."""
+    drawn = stage_run.stream.draw(count)
+    return drawn if isinstance(stage_run.stream, ActingStream) else prepared(run, stage_run, drawn, knobs, PREPARE)
+
+
+def seen_of(stage_run: StageRun) -> dict[str, float]:
+    """Return what was seen of the answers that the next update is made of; nothing for streams that do not act."""
+    return stage_run.stream.seen() if isinstance(stage_run.stream, ActingStream) else {}
+
+
+def prepared(run: Spending, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], account: str) -> Batch:
+    """Return the batch as the objective wants it, and charge the forward passes that this takes."""
+    objective: Objective = stage_run.objective
+    if not isinstance(objective, Prepares):
+        return batch
+    device = run.assembly.context.device
+    here = {name: column.to(device) for name, column in batch.items()}
+    with torch.no_grad(), run.assembly.accelerator.autocast():
+        made = objective.prepare(run.assembly.module, here, {**objective.knobs, **knobs})
+    if objective.passes:
+        run.meter.charge(account, flops=objective.passes * run.flops_per_position * batch["input_ids"].numel())
+    return {name: column.cpu() for name, column in made.items()}
+
+
+def _update_cost(stage_run: StageRun, outline: Batch) -> dict[str, float]:
+    """Return the most that the update to come may take."""
+    units = count_units(outline)
+    return {"steps": 1.0, **units, "flops": stage_run.flops_per_example * units["examples"]}
