@@ -70,6 +70,8 @@ def test_words_by_hand() -> None:
     made = [answer(""), answer("a  b\nc"), answer("a b c d"), answer("a b c d e")]
     assert values(Words(enough=4), made) == [0, 0.75, 1, 1]
     assert outcomes(Words(enough=4), made) == ["failed", "failed", "passed", "passed"]
+    thought = [answer("<think>a b</think> c d e"), answer("a b c d e")]
+    assert values(Words(enough=4, inside="think"), thought) == [0.5, 0]
 
 
 @pytest.mark.parametrize(

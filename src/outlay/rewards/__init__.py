@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, failed, passed, unjudged
+from outlay.rewards.clipped_delta import ClippedDelta
 from outlay.rewards.combining import combine, passed_shares, unjudged_shares
 from outlay.rewards.exact_answer import Exact
 from outlay.rewards.format_tags import BoxedInThought, Format
 from outlay.rewards.lengths import Cosine, GroupLength
 from outlay.rewards.limits import HardCut, MissingEnd, SoftOverlong, Words
+from outlay.rewards.math_answer import Math
+from outlay.rewards.next_segment import NextSegment
 from outlay.rewards.reasoning import Reasoning
+from outlay.rewards.reference_metric import ReferenceMetric
+from outlay.rewards.standardised import Standardised
+from outlay.rewards.tool_call import ToolCall
+from outlay.rewards.tool_use import ToolUse
+from outlay.rewards.verifier_and_model import VerifierAndModel
+from outlay.rewards.voting import judgement_reward, vote, winners
 
 METHODS: dict[str, type] = {
     "exact": Exact,
     "reasoning": Reasoning,
+    "math": Math,
+    "next_segment": NextSegment,
+    "reference_metric": ReferenceMetric,
     "format": Format,
     "boxed_in_thought": BoxedInThought,
     "cosine": Cosine,
@@ -21,28 +33,44 @@ METHODS: dict[str, type] = {
     "hard_cut": HardCut,
     "missing_end": MissingEnd,
     "words": Words,
+    "tool_call": ToolCall,
+    "tool_use": ToolUse,
+    "verifier_and_model": VerifierAndModel,
+    "clipped_delta": ClippedDelta,
+    "standardised": Standardised,
 }
 
 __all__ = [
     "METHODS",
     "Answer",
     "BoxedInThought",
+    "ClippedDelta",
     "Cosine",
     "Exact",
     "Format",
     "GroupLength",
     "HardCut",
     "Judge",
+    "Math",
     "MissingEnd",
+    "NextSegment",
     "Reasoning",
+    "ReferenceMetric",
     "Reward",
     "SoftOverlong",
+    "Standardised",
+    "ToolCall",
+    "ToolUse",
     "Verdict",
+    "VerifierAndModel",
     "Words",
     "combine",
     "failed",
+    "judgement_reward",
     "passed",
     "passed_shares",
     "unjudged",
     "unjudged_shares",
+    "vote",
+    "winners",
 ]

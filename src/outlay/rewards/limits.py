@@ -11,6 +11,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, failed, passed
 from outlay.rewards.exact_answer import Exact
+from outlay.rewards.reading import answer_part
 from outlay.rewards.shaping import needs_isolation
 from outlay.schedules.base import require
 
@@ -158,14 +159,18 @@ class _Worthless:
 class Words:
     """Longer is better up to a number of words: min(1, words / enough). An answer passes when it has them all.
 
+    The paper counts the thought's words and found that this hurts small models.
+
     Args:
         enough: words that are worth 1, > 0.
+        inside: name of the tag whose words count, such as ``think``; a text without it has none. Empty: the whole text.
     """
 
     title: ClassVar[str] = "Words"
     paper: ClassVar[Paper | None] = Paper("2504.13958", "ToolRL: Reward is All Tool Learning Needs", 2025)
 
     enough: int = 512
+    inside: str = ""
 
     def __post_init__(self) -> None:
         require(self.enough > 0, f"enough must be > 0 words, found {self.enough}")
@@ -181,5 +186,5 @@ class Words:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """Return a verdict an answer."""
-        values = [min(1.0, len(answer.text.split()) / self.enough) for answer in answers]
+        values = [min(1.0, len((answer_part(answer.text, self.inside) or "").split()) / self.enough) for answer in answers]
         return [passed(value) if value == 1.0 else failed(value) for value in values]
