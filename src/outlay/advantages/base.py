@@ -34,3 +34,12 @@ class Advantage(Protocol):
             shaping: rewards of single tokens beside the answer's own, such as a KL penalty, (n, T - 1).
         """
         ...
+
+
+@runtime_checkable
+class Learns(Advantage, Protocol):
+    """An advantage that a critic serves: it also says what the critic should have said."""
+
+    def returns(self, batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> torch.Tensor:
+        """Return the critic's targets, (n, T - 1), given what ``advantages`` is given."""
+        ...

@@ -34,9 +34,6 @@ class DrGrpo(Named):
     kl: float = 0.0
     denominator: Denominator = field(default_factory=Behaviour)
 
-    def __post_init__(self) -> None:
-        _ = self._estimator  # refuses what is out of range
-
     def estimator(self) -> PolicyGradient:
         """Return the policy gradient that this method is."""
         return PolicyGradient(

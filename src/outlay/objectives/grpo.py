@@ -35,9 +35,6 @@ class Grpo(Named):
     kl: float = 0.04
     denominator: Denominator = field(default_factory=Behaviour)
 
-    def __post_init__(self) -> None:
-        _ = self._estimator  # refuses what is out of range
-
     def estimator(self) -> PolicyGradient:
         """Return the policy gradient that this method is."""
         return PolicyGradient(

@@ -17,6 +17,9 @@ from outlay.sources.base import Batch
 class Named:
     """An objective that is a setting of the policy gradient. A method says which in ``estimator``; everything else is done by it."""
 
+    def __post_init__(self) -> None:
+        _ = self._estimator  # making the parts refuses hyper-parameters that are out of range
+
     def estimator(self) -> PolicyGradient:
         """Return the policy gradient that this method is."""
         raise NotImplementedError

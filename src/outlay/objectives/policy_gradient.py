@@ -199,7 +199,7 @@ class PolicyGradient:
                 loss = loss + anchor.penalty(scored, knobs)
         with torch.no_grad():
             measures = self._measures(scored, ratio, correction)
-        return self.aggregated(loss, batch), {name: self._averaged(value, batch) for name, value in measures.items()}
+        return self.aggregated(loss, batch), {name: self.averaged(value, batch) for name, value in measures.items()}
 
     def _measures(self, scored: Scored, ratio: torch.Tensor, correction: torch.Tensor | None) -> dict[str, torch.Tensor]:
         found = {
@@ -228,7 +228,8 @@ class PolicyGradient:
             return sums.sum() / rows
         return (sums / (batch["limit"] if self.length is None else self.length)).sum() / rows
 
-    def _averaged(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def averaged(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the mean of tokens' measures (n, T - 1) over the loss's units: over tokens, or over answers of their tokens' means."""
         mask = taught(batch)
         values = torch.where(mask, values, 0.0)
         if self.aggregate == "token_mean":

@@ -30,9 +30,6 @@ class Reinforce(Named):
     baseline: Literal["none", "batch", "group"] = "batch"
     kl: float = 0.0
 
-    def __post_init__(self) -> None:
-        _ = self._estimator  # refuses what is out of range
-
     def estimator(self) -> PolicyGradient:
         """Return the policy gradient that this method is."""
         return PolicyGradient(
