@@ -7,6 +7,7 @@ from outlay.sources.base import Batch, Examples, Shuffled, Source, Stream, count
 from outlay.sources.images import Images
 from outlay.sources.pairs import Pairs
 from outlay.sources.reasoning import Reasoning
+from outlay.sources.rollouts import Rollouts
 from outlay.sources.table import Table
 from outlay.sources.text import Blocks, Text
 
@@ -16,6 +17,7 @@ METHODS: dict[str, type] = {
     "text": Text,
     "table": Table,
     "reasoning": Reasoning,
+    "rollouts": Rollouts,
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Images",
     "Pairs",
     "Reasoning",
+    "Rollouts",
     "Shuffled",
     "Source",
     "Stream",

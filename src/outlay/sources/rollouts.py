@@ -25,6 +25,8 @@ from outlay.sources.prompts import tokenizer_of
 
 #: widths of batches are rounded up to a multiple of this, so that shapes repeat
 MULTIPLE = 8
+#: lowest and highest value of a reward
+Bounds = tuple[float, float]
 #: questions looked at when a run begins, to learn how long prompts are
 LOOKED_AT = 256
 
@@ -98,7 +100,7 @@ class Rollouts:
         """
         if context.world > 1:
             raise InputError("sources/rollouts works in one process; give an engine with devices of its own (rollout/vllm) more of them")
-        judges = {name: _in_safety(reward).open(context) for name, reward in self.rewards.items()}
+        judges = {name: (_in_safety(reward).open(context), reward.bounds) for name, reward in self.rewards.items()}
         return RolloutStream(self, context, self.prompts.open(context), judges)
 
     def held_out(self, context: Context) -> Examples:
@@ -149,7 +151,7 @@ class _Group:
 class RolloutStream:
     """Rollouts being made and read. Its cursor is that of the questions and of the updates on what was generated last."""
 
-    def __init__(self, spec: Rollouts, context: Context, questions: Questions, judges: Mapping[str, Judge]) -> None:
+    def __init__(self, spec: Rollouts, context: Context, questions: Questions, judges: Mapping[str, tuple[Judge, Bounds]]) -> None:
         self._spec, self._context, self._questions, self._judges = spec, context, questions, judges
         self._tokenizer = tokenizer_of(context, "sources/rollouts")
         self._place = 0
@@ -303,14 +305,15 @@ class RolloutStream:
         limit = max(1, round(actor.knobs.get("token_limit", self._spec.new_tokens)))
         weights = {name: actor.knobs.get(f"reward_{name}", 1.0) for name in self._judges}
         answers = [self._answer(group, one, limit) for group in groups for one in group.completions]
-        told = {name: judge_guarded(judge, answers) for name, judge in self._judges.items()}
+        told = {name: judge_guarded(judge, answers, bounds) for name, (judge, bounds) in self._judges.items()}
         values, judged = combine(told, weights)
         for i, group in enumerate(groups):
             mine = slice(i * self._spec.samples, (i + 1) * self._spec.samples)
             group.values, group.judged = list(values[mine]), list(judged[mine])
         if actor.needs_greedy and groups:
             likeliest = [self._answer(group, group.greedy, limit) for group in groups if group.greedy is not None]
-            found, known = combine({name: judge_guarded(judge, likeliest) for name, judge in self._judges.items()}, weights)
+            verdicts = {name: judge_guarded(judge, likeliest, bounds) for name, (judge, bounds) in self._judges.items()}
+            found, known = combine(verdicts, weights)
             for group, value, was_judged in zip(groups, found, known, strict=True):
                 group.greedy_value = value
                 if not was_judged:  # nothing to compare with
