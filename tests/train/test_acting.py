@@ -1,0 +1,226 @@
+"""Stages that act: what is charged, how a budget ends inside a generation, what is labelled, compared with and attached."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import audit, child, lines, result_of, wait, weights
+
+import outlay
+from outlay.errors import InputError
+from outlay.rollout.local import LocalGenerator
+from outlay.sources import rollouts
+from outlay.train import Recipe, load_recipe, update
+from outlay.train.journal import effective, read_journal
+
+TASKS = {"gcd": [1, 2], "reverse": [1]}
+
+
+def acting(**changes: Any) -> dict[str, Any]:
+    """Plain values of a stage of rollouts: 4 questions with 4 answers of up to 6 tokens, two updates a generation."""
+    source = {
+        "prompts": {"reasoning": {"tasks": TASKS}}, "rewards": {"right": "exact"}, "samples": 4, "new_tokens": 6, "minibatches": 2,
+        **changes.pop("rollouts", {}),
+    }  # fmt: skip
+    return {
+        "name": "rewards", "source": {"rollouts": source}, "objective": "dr_grpo", "batch_size": 8,
+        "knobs": {"lr": {"peak": 0.01, "schedule": "linear"}, "clip": 1.0}, **changes,
+    }  # fmt: skip
+
+
+def demonstrations(**changes: Any) -> dict[str, Any]:
+    """Plain values of a supervised stage."""
+    return {
+        "name": "demonstrations", "source": {"reasoning": {"tasks": TASKS, "examples": 30, "longest": 32}}, "batch_size": 16,
+        "knobs": {"lr": 0.01}, **changes,
+    }  # fmt: skip
+
+
+def recipe(budget: str, *stages: dict[str, Any], **changes: Any) -> Recipe:
+    plain: dict[str, Any] = {
+        "name": "answers", "budget": budget, "threads": 1, "stages": list(stages or [acting()]),
+        "model": {"transformer": {"hidden": 32, "layers": 1, "heads": 2, "context": 32}},
+        "checkpoints": {"every_steps": 3}, **changes,
+    }  # fmt: skip
+    return load_recipe(plain)
+
+
+def places(folder: Path) -> list[int]:
+    """The numbers of the questions that were asked, in the history that led to the final weights."""
+    asked = [line for line in effective(read_journal(folder)) if line["kind"] == "rollout" and "cut" not in line]
+    return [place for line in asked for place in range(line["place"], line["place"] + line["questions"])]
+
+
+# ---- books --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_generated_is_charged_and_the_books_add_up(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = outlay.run(recipe("6 steps"), folder)
+    seen = [line["seen"] for line in lines(folder, "rollout")]
+    assert len(seen) == 3 and result.spent["rollouts"] == sum(one["rollouts_generated"] for one in seen) == 48
+    book = result.accounts["rollout"]
+    assert book["rollouts"] == 48 and book["new_tokens"] == pytest.approx(sum(one["length"] * 16 for one in seen))
+    assert book["flops"] > 0 and book["tokens"] > 0
+    assert "reward" in result.accounts and "new_tokens" not in result.accounts["train"]
+    assert result.accounts["train"]["examples"] == 48
+    assert places(folder) == list(range(12))
+    steps = lines(folder, "step")
+    assert [line["metrics"]["reward"] for line in steps] == [one["reward"] for one in seen for _ in range(2)]
+    assert audit(folder) == []
+
+
+@pytest.mark.parametrize(("budget", "unit"), [("70 rollouts", "rollouts"), ("150 new_tokens", "new_tokens"), ("6e7 flops", "flops")])
+def test_a_budget_that_ends_in_a_generation_is_kept(tmp_path: Path, budget: str, unit: str) -> None:
+    folder = tmp_path / "run"
+    result = outlay.run(recipe(budget), folder)
+    assert result.ended_by == unit
+    limit = result.budget[unit]["limit"]
+    assert 0 < result.spent[unit] <= limit
+    generated = max(line["charged"]["rollout"].get(unit, 0.0) for line in lines(folder, "rollout"))
+    trained = max(line["charged"]["train"].get(unit, 0.0) for line in lines(folder, "step"))
+    assert result.spent[unit] > limit - generated - 2 * trained  # at most a round's worth is left
+    decisions = [line["what"] for line in lines(folder, "decision")]
+    assert sum(what.endswith("cut off") for what in decisions) == 1
+    assert audit(folder) == []
+
+
+def test_a_rollouts_budget_without_a_stage_that_rolls_out_is_refused() -> None:
+    with pytest.raises(InputError, match="limits rollouts, but no stage spends any"):
+        recipe("5 steps, 100 rollouts", demonstrations())
+
+
+# ---- labels -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_bought_once_and_tell_nothing_of_progress(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stages = demonstrations(), acting(), demonstrations(name="again")
+    result = outlay.run(recipe("12 steps, 100 labels", *stages), folder)
+    assert result.ended_by == "steps" and result.spent["labels"] == 90 == result.accounts["data"]["labels"]
+    assert result.steps == 12
+    assert [line["progress"] for line in lines(folder, "step")] == pytest.approx([0, 0.25, 0.5, 0.75] * 3)
+
+
+def test_more_labels_than_the_budget_buys_are_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"read 90 labelled examples \(demonstrations 90\) and the budget has 80 labels"):
+        outlay.run(recipe("12 steps, 80 labels", demonstrations(), acting()), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_alone_end_no_run() -> None:
+    with pytest.raises(InputError, match="the run would never end"):
+        recipe("80 labels", demonstrations())
+
+
+# ---- knobs --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_temperature_and_token_limit_follow_the_budget(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    falling = {"lr": 0.0, "temperature": {"peak": 2.0, "schedule": {"linear": {}}}, "token_limit": {"peak": 6, "schedule": "linear"}}
+    falling["temperature"]["schedule"] = {"polynomial": {"floor": 0.5}}  # type: ignore[index]
+    outlay.run(recipe("6 steps", acting(knobs=falling)), folder)
+    steps, seen = lines(folder, "step"), [line["seen"] for line in lines(folder, "rollout")]
+    assert [round(line["knobs"]["token_limit"], 6) for line in steps] == [6, 5, 4, 3, 2, 1]
+    # one generation serves two updates, so limits are read at every second step: 6, 4, 2
+    assert [one["length"] <= limit for one, limit in zip(seen, (6, 4, 2), strict=True)] == [True] * 3
+    assert seen[2]["length"] > 1
+
+
+def test_a_knob_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(InputError, match="no part of this stage reads the knob 'reward_wrong'"):
+        recipe("5 steps", acting(knobs={"reward_wrong": 0.5}))
+
+
+# ---- kills --------------------------------------------------------------------------------------------------------------------------
+
+
+def dies(place: Any, name: str, number: int) -> Callable[[], None]:
+    """The process kills itself just before the call of this number."""
+
+    def arm() -> None:
+        real, calls = getattr(place, name), iter(range(10_000))
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+
+        setattr(place, name, call)
+
+    return arm
+
+
+def dies_while_writing(number: int) -> Callable[[], None]:
+    """The process kills itself in its third piece of the generation of this number."""
+
+    def arm() -> None:
+        real, calls = LocalGenerator.generate, iter(range(10_000))
+
+        def generate(self: LocalGenerator, requests: Any, sampling: Any, **named: Any) -> Any:
+            leave, pieces, mine = named["leave"], iter(range(10_000)), next(calls) == number
+
+            def asked(work: Any) -> bool:
+                if mine and next(pieces) == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return bool(leave(work))
+
+            return real(self, requests, sampling, **{**named, "leave": asked})
+
+        LocalGenerator.generate = generate  # type: ignore[method-assign]
+
+    return arm
+
+
+INSTANTS = {
+    "in the middle of the fourth generation": dies_while_writing(3),
+    "in the first generation": dies_while_writing(0),
+    "while the third generation is judged": dies(rollouts, "judge_guarded", 2),
+    "in the update of step 8": dies(update, "seeded", 8),
+    "in the update of step 7, half a generation done": dies(update, "seeded", 7),
+}
+WITH_REFERENCE = acting(objective={"grpo": {"kl": 0.1}})
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody kills: two stages, the second compared with the model as it began."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    outlay.run(killable(), folder)
+    return folder
+
+
+def killable() -> Recipe:
+    return recipe("14 steps", demonstrations(share=2), {**WITH_REFERENCE, "share": 5})
+
+
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_a_killed_run_asks_no_question_twice_and_ends_with_the_same_weights(instant: str, reference: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def work() -> None:
+        INSTANTS[instant]()
+        outlay.run(killable(), folder)
+
+    assert wait(child(work)) == -signal.SIGKILL
+    assert wait(child(lambda: outlay.resume(folder))) == 0
+    assert weights(folder) == weights(reference)
+    assert places(folder) == places(reference) == list(range(20))
+    mine, theirs = result_of(folder), result_of(reference)
+    for unit in ("steps", "rollouts", "new_tokens", "flops"):
+        assert mine["spent"][unit] == pytest.approx(theirs["spent"][unit]), unit
+    assert audit(folder) == []
+
+
+def test_a_run_limited_by_seconds_is_repeated_from_its_journal(tmp_path: Path) -> None:
+    first = tmp_path / "run"
+    outlay.run(recipe("3s", WITH_REFERENCE), first)
+    again = outlay.replay(first)
+    assert weights(Path(again.folder)) == weights(first)
+    assert places(Path(again.folder)) == places(first)
