@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outlay.controllers.adaptive_kl import AdaptiveKl
 from outlay.controllers.autolrs import AutoLRS
 from outlay.controllers.base import Brancher, Controller
 from outlay.controllers.branches import AnnealedBranches
@@ -12,6 +13,7 @@ from outlay.controllers.open_ended import OpenEnded
 from outlay.controllers.plateau import Plateau
 from outlay.controllers.short_cycle import ShortCycle
 from outlay.controllers.spike_back_off import SpikeBackOff
+from outlay.controllers.target_entropy import TargetEntropy
 
 METHODS: dict[str, type] = {
     "plateau": Plateau,
@@ -23,10 +25,13 @@ METHODS: dict[str, type] = {
     "short_cycle": ShortCycle,
     "autolrs": AutoLRS,
     "annealed_branches": AnnealedBranches,
+    "adaptive_kl": AdaptiveKl,
+    "target_entropy": TargetEntropy,
 }
 
 __all__ = [
     "METHODS",
+    "AdaptiveKl",
     "AnnealedBranches",
     "AutoLRS",
     "AutomaticDiscount",
@@ -38,4 +43,5 @@ __all__ = [
     "Plateau",
     "ShortCycle",
     "SpikeBackOff",
+    "TargetEntropy",
 ]

@@ -8,6 +8,7 @@ from outlay.objectives.cispo import Cispo
 from outlay.objectives.classification import Classification
 from outlay.objectives.dapo import Dapo
 from outlay.objectives.dft import AnchoredFineTuning, DynamicFineTuning
+from outlay.objectives.disco import Disco, DiscoB
 from outlay.objectives.distillation import Distillation
 from outlay.objectives.dler import Dler
 from outlay.objectives.dno import DirectNash
@@ -16,6 +17,7 @@ from outlay.objectives.dr_grpo import DrGrpo
 from outlay.objectives.f_divergence import FDivergence
 from outlay.objectives.grpo import Grpo
 from outlay.objectives.gspo import Gspo
+from outlay.objectives.hpt import Hpt
 from outlay.objectives.kto import KahnemanTversky
 from outlay.objectives.lite_ppo import LitePpo
 from outlay.objectives.lp_reg import LpReg
@@ -70,6 +72,9 @@ METHODS: dict[str, type] = {
     "slic": SequenceCalibration,
     "kto": KahnemanTversky,
     "dno": DirectNash,
+    "disco": Disco,
+    "disco_b": DiscoB,
+    "hpt": Hpt,
 }
 
 __all__ = [
@@ -81,6 +86,8 @@ __all__ = [
     "Dapo",
     "DirectNash",
     "DirectPreference",
+    "Disco",
+    "DiscoB",
     "Distillation",
     "Dler",
     "DrGrpo",
@@ -88,6 +95,7 @@ __all__ = [
     "FDivergence",
     "Grpo",
     "Gspo",
+    "Hpt",
     "KahnemanTversky",
     "LitePpo",
     "LpReg",

@@ -155,6 +155,20 @@ class PolicyGradient:
             batch = anchor.prepare(batch, mask)
         return self._kept(batch)
 
+    def thin(self, batch: Batch) -> Batch:
+        """Return the batch without answers whose advantages are all 0. ``share`` (n,) keeps the mean what it was: the weight that stays over the
+        weight there was. Where an anchor holds every answer's tokens, all stay."""
+        if any(not anchor.in_reward for anchor in self.anchors) or "advantage" not in batch:
+            return batch
+        loud = (shifted(batch, "advantage") != 0).any(1)
+        if bool(loud.all()):
+            return batch
+        if not bool(loud.any()):
+            loud[0] = True
+        kept = {name: column[loud] for name, column in batch.items()}
+        share = self.weight(kept) / (self.weight(batch) or 1.0)
+        return kept | {"share": torch.full((int(loud.sum()),), share)}
+
     def _first_scored(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
         logits, mask = answer_logits(model, batch), answer_mask(batch)
         scored = Scored(batch, logits, log_probs_of(logits, batch), mask, torch.zeros(mask.shape, device=mask.device))
@@ -186,6 +200,14 @@ class PolicyGradient:
 
     def judge(self, logits: torch.Tensor, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return loss and measures, given the logits at the answers' tokens (tokens, vocabulary)."""
+        loss, measures = self.of_tokens(logits, batch, knobs)
+        whole = self.aggregated(loss, batch)
+        if "share" in batch and len(batch["share"]):
+            whole = whole * batch["share"][0].to(whole.dtype)
+        return whole, {name: self.averaged(value, batch) for name, value in measures.items()}
+
+    def of_tokens(self, logits: torch.Tensor, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return every token's loss and measures, each (n, T - 1), before they are aggregated."""
         require("advantage" in batch, "the batch holds no column 'advantage'; call prepare once for every generated batch")
         mask = answer_mask(batch)
         scored = Scored(batch, logits, log_probs_of(logits, batch), mask, shifted(batch, "advantage").to(logits.dtype))
@@ -198,8 +220,7 @@ class PolicyGradient:
             if not anchor.in_reward:
                 loss = loss + anchor.penalty(scored, knobs)
         with torch.no_grad():
-            measures = self._measures(scored, ratio, correction)
-        return self.aggregated(loss, batch), {name: self.averaged(value, batch) for name, value in measures.items()}
+            return loss, self._measures(scored, ratio, correction)
 
     def _measures(self, scored: Scored, ratio: torch.Tensor, correction: torch.Tensor | None) -> dict[str, torch.Tensor]:
         found = {
