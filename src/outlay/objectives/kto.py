@@ -120,6 +120,6 @@ class KahnemanTversky:
         rho = row_sums(log_ratios(log_probs, batch, "objectives/kto"), answer_mask(batch))[judged]
         baseline, good = batch["baseline"].to(rho.dtype)[judged], (batch["reward"] > self.threshold)[judged]
         gain = torch.where(good, rho - baseline, baseline - rho)
-        weights = torch.where(good, self.desirable, self.undesirable).to(rho.dtype)
+        weights = torch.full_like(rho, self.undesirable).masked_fill(good, self.desirable)
         losses = weights * torch.sigmoid(-beta * gain)
         return losses.mean(), {"baseline": baseline.mean(), "log_ratio": rho.detach().mean()}
