@@ -18,7 +18,7 @@ class AdaptiveKl:
     For the knob ``kl`` of an objective that holds to a reference: the coefficient rises while the policy is further away than wanted.
 
     Args:
-        target: wanted value of the metric, > 0, in its own unit; the metric ``kl`` is in nats a token.
+        target: wanted value of the metric, > 0, in its own unit: ``kl`` is in nats a token, while the paper counts a whole answer's.
         rate: change a record for an error of 1, in (0, 1].
         clip: largest error that counts, > 0.
         metric: what is steered.
@@ -29,7 +29,7 @@ class AdaptiveKl:
     title: ClassVar[str] = "Adaptive KL coefficient"
     paper: ClassVar[Paper | None] = Paper("1909.08593", "Fine-Tuning Language Models from Human Preferences", 2019)
 
-    target: float
+    target: float = 0.1
     rate: float = 0.1
     clip: float = 0.2
     metric: str = "kl"
