@@ -18,7 +18,8 @@ from outlay.rollout import Work
 from outlay.sequences import answer_mask, token_log_probs
 from outlay.sources import Rollouts
 from outlay.sources.base import IGNORED, Acted, Actor, Batch
-from outlay.sources.rollouts import RolloutStream, trimmed
+from outlay.sources.pairs import trimmed
+from outlay.sources.rollouts import RolloutStream
 
 LOADED = Transformer(hidden=32, layers=1, heads=2, context=48).build(3)
 CONTEXT = Context(seed=3, tokenizer=LOADED.tokenizer)

@@ -68,7 +68,8 @@ def test_everything_generated_is_charged_and_the_books_add_up(tmp_path: Path) ->
     assert book["rollouts"] == 48 and book["new_tokens"] == pytest.approx(sum(one["length"] * 16 for one in seen))
     assert book["flops"] > 0 and book["tokens"] > 0
     assert "reward" in result.accounts and "new_tokens" not in result.accounts["train"]
-    assert result.accounts["train"]["examples"] == 48
+    # answers that have no part in the gradient are not trained on
+    assert 0 < result.accounts["train"]["examples"] <= 48
     assert places(folder) == list(range(12))
     steps = lines(folder, "step")
     assert [line["metrics"]["reward"] for line in steps] == [one["reward"] for one in seen for _ in range(2)]
@@ -83,8 +84,9 @@ def test_a_budget_that_ends_in_a_generation_is_kept(tmp_path: Path, budget: str,
     limit = result.budget[unit]["limit"]
     assert 0 < result.spent[unit] <= limit
     generated = max(line["charged"]["rollout"].get(unit, 0.0) for line in lines(folder, "rollout"))
-    trained = max(line["charged"]["train"].get(unit, 0.0) for line in lines(folder, "step"))
-    assert result.spent[unit] > limit - generated - 2 * trained  # at most a round's worth is left
+    assert result.plan is not None
+    trained = result.plan["flops_per_step"] if unit == "flops" else 0.0  # of the largest update, which is what must be left for it
+    assert result.spent[unit] > limit - generated - trained
     decisions = [line["what"] for line in lines(folder, "decision")]
     assert sum(what.endswith("cut off") for what in decisions) == 1
     assert audit(folder) == []

@@ -77,6 +77,10 @@ class ActorCritic(PolicyGradient):
             head.bias.zero_()
         return head
 
+    def thin(self, batch: Batch) -> Batch:
+        """Return the batch as it is: the critic learns from every answer."""
+        return batch
+
     def _advantages(self, model: nn.Module, batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> torch.Tensor:
         was = model.training
         model.eval()

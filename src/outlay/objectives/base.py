@@ -47,6 +47,16 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Thins(Protocol):
+    """An objective to whose gradient some rows of an update may have nothing to add: the answers of a group that are all worth the same."""
+
+    def thin(self, batch: Batch) -> Batch:
+        """Return the prepared batch of one update without such rows, its loss and gradient the same; at least one row stays. Called before the
+        batch is cut. Measures are then those of the rows that stay."""
+        ...
+
+
+@runtime_checkable
 class Surveys(Protocol):
     """An objective whose loss depends on the whole batch of an update in a way that is no mean over rows: a penalty on the batch's KL."""
 

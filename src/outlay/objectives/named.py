@@ -55,6 +55,10 @@ class Named:
         """Return the batch with the columns that the loss reads."""
         return self._estimator.prepare(model, batch, knobs)
 
+    def thin(self, batch: Batch) -> Batch:
+        """Return the batch of an update without answers that have no part in the gradient."""
+        return self._estimator.thin(batch)
+
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return loss and measures."""
         return self._estimator(model, batch, knobs)

@@ -161,13 +161,11 @@ class PolicyGradient:
         if any(not anchor.in_reward for anchor in self.anchors) or "advantage" not in batch:
             return batch
         loud = (shifted(batch, "advantage") != 0).any(1)
-        if bool(loud.all()):
-            return batch
         if not bool(loud.any()):
             loud[0] = True
-        kept = {name: column[loud] for name, column in batch.items()}
+        kept = {name: column[loud] for name, column in batch.items()} if not bool(loud.all()) else dict(batch)
         share = self.weight(kept) / (self.weight(batch) or 1.0)
-        return kept | {"share": torch.full((int(loud.sum()),), share)}
+        return kept | {"share": torch.full((int(loud.sum()),), share, dtype=torch.float64)}
 
     def _first_scored(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
         logits, mask = answer_logits(model, batch), answer_mask(batch)

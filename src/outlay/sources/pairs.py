@@ -10,6 +10,9 @@ import torch
 from outlay.errors import InputError
 from outlay.sources.base import IGNORED, Batch
 
+#: widths of batches are rounded up to a multiple of this, so that shapes repeat
+MULTIPLE = 8
+
 
 class Pairs:
     """Prompt-answer pairs as token ids; only the answer (and the end mark) is labelled. Batches are padded on the right.
@@ -21,7 +24,7 @@ class Pairs:
         multiple: lengths are rounded up to a multiple of this, so that shapes repeat.
     """
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int, multiple: int = 8) -> None:
+    def __init__(self, pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int, multiple: int = MULTIPLE) -> None:
         prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"] if pairs else []
         answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"] if pairs else []
         self._ids = [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -48,3 +51,11 @@ class Pairs:
             mask[i, : len(prompt) + len(answer)] = 1
             labels[i, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def trimmed(batch: Batch) -> Batch:
+    """Return the batch without the columns of padding that all its rows end in, but for what rounds the width up."""
+    width = batch["input_ids"].shape[1]
+    longest = int(batch["attention_mask"].sum(1).max()) if len(batch["attention_mask"]) else width
+    wanted = min(width, -(-longest // MULTIPLE) * MULTIPLE)
+    return {name: column[:, :wanted] if column.dim() == 2 and column.shape[1] == width else column for name, column in batch.items()}

@@ -21,10 +21,9 @@ from outlay.rollout.base import Completion, Engine, Generator, Request, Sampling
 from outlay.rollout.local import Local
 from outlay.schedules.base import require
 from outlay.sources.base import IGNORED, Acted, Actor, Batch, Examples
+from outlay.sources.pairs import MULTIPLE, trimmed
 from outlay.sources.prompts import tokenizer_of
 
-#: widths of batches are rounded up to a multiple of this, so that shapes repeat
-MULTIPLE = 8
 #: lowest and highest value of a reward
 Bounds = tuple[float, float]
 #: questions looked at when a run begins, to learn how long prompts are
@@ -407,14 +406,6 @@ def _lay_out(rows: Sequence[_Row], padding: int) -> Batch:
         "group": torch.tensor([row.group for row in rows], dtype=torch.long), "reward": torch.tensor([row.value for row in rows]),
         "judged": torch.tensor([row.judged for row in rows], dtype=torch.bool), "ended": torch.tensor([row.ended for row in rows], dtype=torch.bool),
     }  # fmt: skip
-
-
-def trimmed(batch: Batch) -> Batch:
-    """Return the batch without the columns of padding that all its rows end in, but for what rounds the width up."""
-    width = batch["input_ids"].shape[1]
-    longest = int(batch["attention_mask"].sum(1).max()) if len(batch["attention_mask"]) else width
-    wanted = min(width, -(-longest // MULTIPLE) * MULTIPLE)
-    return {name: column[:, :wanted] if column.dim() == 2 and column.shape[1] == width else column for name, column in batch.items()}
 
 
 def _in_safety(reward: Reward) -> Reward:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from outlay.objectives.base import Objective, Prepares
+from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.rollout.base import Work
 from outlay.sources.base import ActingStream, Actor, Batch, count_units
+from outlay.sources.pairs import trimmed
 from outlay.train.assembly import StageRun
 from outlay.train.pace import Pace
 
@@ -81,8 +82,10 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
 
 def draw(run: Spending, stage_run: StageRun, knobs: Mapping[str, float], count: int) -> Batch:
     """Return the batch of the next update as the objective wants it. What a stream made by acting was prepared then, as a whole."""
-    drawn = stage_run.stream.draw(count)
-    return drawn if isinstance(stage_run.stream, ActingStream) else prepared(run, stage_run, drawn, knobs, PREPARE)
+    drawn, objective = stage_run.stream.draw(count), stage_run.objective
+    if not isinstance(stage_run.stream, ActingStream):
+        drawn = prepared(run, stage_run, drawn, knobs, PREPARE)
+    return trimmed(objective.thin(drawn)) if isinstance(objective, Thins) else drawn
 
 
 def seen_of(stage_run: StageRun) -> dict[str, float]:

@@ -24,7 +24,7 @@ from outlay.evaluations.base import Sitting
 from outlay.knob import Knob
 from outlay.meter import Meter
 from outlay.models.base import Loaded
-from outlay.objectives.base import Objective, Prepares
+from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.planning.cost import Cost, Costs
 from outlay.planning.text import size
 from outlay.sources.base import ActingStream, Batch, Stream
@@ -97,12 +97,13 @@ class Assembly:
         """Return this process's part of a stage's first batch, prepared; the cursor stays. For a stream that acts it is made up."""
         stream, count, objective = self.streams[index], self.recipe.stages[index].examples(0.0), self.objectives[index]
         batch = stream.outline(count) if isinstance(stream, ActingStream) else stream.draw(count)
-        if not isinstance(objective, Prepares):
-            return batch
-        turn_to(self.plain_module, index)
-        here = {name: column.to(self.context.device) for name, column in batch.items()}
-        with torch.no_grad():
-            return {name: column.cpu() for name, column in objective.prepare(self.plain_module, here, dict(objective.knobs)).items()}
+        if isinstance(objective, Prepares):
+            turn_to(self.plain_module, index)
+            here = {name: column.to(self.context.device) for name, column in batch.items()}
+            with torch.no_grad():
+                made = objective.prepare(self.plain_module, here, dict(objective.knobs))
+            batch = {name: column.cpu() for name, column in made.items()}
+        return objective.thin(batch) if isinstance(objective, Thins) else batch
 
     def largest_batch(self, index: int) -> int:
         """Return how many examples this process's part of a stage's largest batch holds."""
