@@ -26,20 +26,38 @@ if TYPE_CHECKING:
     from outlay.testing.models import check_model
     from outlay.testing.objectives import check_objective
     from outlay.testing.optim import check_optimizer
+    from outlay.testing.parts import (
+        check_advantage,
+        check_anchor,
+        check_denominator,
+        check_likelihood,
+        check_stabiliser,
+        rollout_batch,
+    )
     from outlay.testing.sources import check_source
 
 _WITH_TORCH = {
+    "check_advantage": "parts",
+    "check_anchor": "parts",
+    "check_denominator": "parts",
     "check_exam": "evaluations",
+    "check_likelihood": "parts",
     "check_model": "models",
     "check_objective": "objectives",
     "check_optimizer": "optim",
     "check_source": "sources",
+    "check_stabiliser": "parts",
+    "rollout_batch": "parts",
 }
 
 __all__ = [
     "FakeClock",
+    "check_advantage",
+    "check_anchor",
     "check_controller",
+    "check_denominator",
     "check_exam",
+    "check_likelihood",
     "check_model",
     "check_objective",
     "check_open_schedule",
@@ -47,9 +65,11 @@ __all__ = [
     "check_resumable",
     "check_schedule",
     "check_source",
+    "check_stabiliser",
     "expected_loss",
     "record",
     "river_valley_loss",
+    "rollout_batch",
     "tuned_loss",
 ]
 
