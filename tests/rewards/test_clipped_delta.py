@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_answers import answer, outcomes, values
 
 from outlay.context import Context
-from outlay.rewards import Answer, ClippedDelta, Exact, Judge, Math, Verdict, passed, unjudged
+from outlay.rewards import Answer, ClippedDelta, Judge, Verdict, passed, unjudged
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
@@ -100,5 +100,4 @@ def test_bad_fields_and_scores_without_bounds_are_refused() -> None:
     wide.bounds = (-math.inf, 1.0)
     with pytest.raises(ValueError, match="the scores of steps must lie in"):
         ClippedDelta(wide)
-    assert ClippedDelta(Exact(), Math()).isolate and not ClippedDelta(Exact()).isolate
     assert rule(alpha=0, delta=False).bounds == (0.0, 1.0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_answers import answer, outcomes, values
 
 import outlay
-from outlay.rewards import Cosine, GroupLength, Reasoning
+from outlay.rewards import Cosine, GroupLength
 
 
 def right(tokens: int, **also: int) -> object:
@@ -60,11 +60,6 @@ def test_unjudged_answers_do_not_enter_the_groups_lengths() -> None:
     assert outcomes(GroupLength(), made) == ["passed", "passed", "unjudged"]  # type: ignore[arg-type]
     assert outcomes(Cosine(), made) == ["passed", "passed", "unjudged"]  # type: ignore[arg-type]
     assert outcomes(GroupLength(), [answer("1", "")]) == ["unjudged"]
-
-
-def test_what_must_be_kept_apart_inside_must_be_outside() -> None:
-    assert not Cosine().isolate and Cosine(correct=Reasoning()).isolate
-    assert not GroupLength().isolate and GroupLength(correct=Reasoning()).isolate
 
 
 def test_bad_lengths_and_ends_are_refused() -> None:

@@ -7,7 +7,7 @@ from made_answers import answer, outcomes, values, verdicts
 from trl.rewards import get_soft_overlong_punishment
 
 import outlay
-from outlay.rewards import Cosine, HardCut, MissingEnd, Reasoning, SoftOverlong, Words
+from outlay.rewards import Cosine, HardCut, MissingEnd, SoftOverlong, Words
 
 
 def test_soft_overlong_by_hand() -> None:
@@ -63,7 +63,6 @@ def test_alone_it_is_the_penalty_only() -> None:
     made = [answer("x"), answer("x", ended=False)]
     assert [(v.outcome, v.value) for v in verdicts(MissingEnd(), made)] == [("passed", 0.0), ("failed", -10.0)]
     assert MissingEnd().bounds == (-10.0, 0.0)
-    assert not MissingEnd().isolate and MissingEnd(correct=Reasoning()).isolate and HardCut(correct=Reasoning()).isolate
 
 
 def test_words_by_hand() -> None:

@@ -4,7 +4,7 @@ import pytest
 from made_answers import answer, outcomes, values
 
 import outlay
-from outlay.rewards import Math, NextSegment, ReferenceMetric
+from outlay.rewards import NextSegment, ReferenceMetric, ToolUse
 
 TRUTH = "the cat sat on the mat."
 
@@ -31,6 +31,5 @@ def test_another_judge_is_asked_about_what_does_not_match() -> None:
     near, far, empty = answer("a cat sat on the mat.", TRUTH), answer("dogs bark", TRUTH), answer("", TRUTH)
     reward = NextSegment(semantic=ReferenceMetric(metric="rouge_l", passing=0.8))
     assert values(reward, [near, far, empty, answer("the", TRUTH)]) == [1, 0, 0, 1]
-    # a word is no mathematics: that judge cannot tell
-    assert outcomes(NextSegment(semantic=Math()), [near, answer("the", TRUTH), empty]) == ["unjudged", "passed", "failed"]
-    assert NextSegment(semantic=Math()).isolate and not NextSegment().isolate
+    # these questions are no tool calls: that judge cannot tell
+    assert outcomes(NextSegment(semantic=ToolUse()), [near, answer("the", TRUTH), empty]) == ["unjudged", "passed", "failed"]

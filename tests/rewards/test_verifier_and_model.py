@@ -9,7 +9,7 @@ from made_answers import answer, outcomes, values
 
 import outlay
 from outlay.context import Context
-from outlay.rewards import Answer, Judge, Math, Verdict, VerifierAndModel, passed, unjudged
+from outlay.rewards import Answer, Judge, Verdict, VerifierAndModel, passed, unjudged
 
 
 class Told:
@@ -45,6 +45,5 @@ def test_right_outranks_wrong(first: float, second: float) -> None:
 def test_what_either_cannot_judge_is_not_judged() -> None:
     made = [answer("1", "1"), scored("1", 0.0, ""), scored("1", 0.0)]
     assert outcomes(VerifierAndModel(Told()), made) == ["unjudged", "unjudged", "passed"]
-    assert VerifierAndModel(Told(), Math()).isolate and not VerifierAndModel(Told()).isolate
     with pytest.raises(ValueError, match="alpha must be a finite number > 0, found 0"):
         VerifierAndModel(Told(), alpha=0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, failed, passed, unjudged
 from outlay.rewards.clipped_delta import ClippedDelta
+from outlay.rewards.code import Code
 from outlay.rewards.combining import combine, passed_shares, unjudged_shares
 from outlay.rewards.exact_answer import Exact
 from outlay.rewards.format_tags import BoxedInThought, Format
+from outlay.rewards.fused import Fused
+from outlay.rewards.goal_conditioned import GoalConditioned
+from outlay.rewards.learned import Learned
 from outlay.rewards.lengths import Cosine, GroupLength
 from outlay.rewards.limits import HardCut, MissingEnd, SoftOverlong, Words
 from outlay.rewards.math_answer import Math
@@ -20,6 +24,8 @@ from outlay.rewards.verifier_and_model import VerifierAndModel
 from outlay.rewards.voting import judgement_reward, vote, winners
 
 METHODS: dict[str, type] = {
+    "code": Code,
+    "isolated": Isolated,
     "exact": Exact,
     "reasoning": Reasoning,
     "math": Math,
@@ -35,6 +41,9 @@ METHODS: dict[str, type] = {
     "words": Words,
     "tool_call": ToolCall,
     "tool_use": ToolUse,
+    "learned": Learned,
+    "goal_conditioned": GoalConditioned,
+    "fused": Fused,
     "verifier_and_model": VerifierAndModel,
     "clipped_delta": ClippedDelta,
     "standardised": Standardised,
@@ -48,9 +57,12 @@ __all__ = [
     "Cosine",
     "Exact",
     "Format",
+    "Fused",
+    "GoalConditioned",
     "GroupLength",
     "HardCut",
     "Judge",
+    "Learned",
     "Math",
     "MissingEnd",
     "NextSegment",

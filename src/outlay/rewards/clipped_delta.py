@@ -12,7 +12,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, unjudged
 from outlay.rewards.exact_answer import Exact
-from outlay.rewards.shaping import needs_isolation
+from outlay.rewards.shaping import open_part
 from outlay.schedules.base import require
 
 
@@ -69,14 +69,9 @@ class ClippedDelta:
             return 0.0, 1.0
         return self.alpha * low, 1.0 + self.alpha * high
 
-    @property
-    def isolate(self) -> bool:
-        """Whether one of the two has to be kept apart."""
-        return needs_isolation(self.score, self.correct)
-
     def open(self, context: Context) -> Judge:
         """Open both; raises what they raise."""
-        return _Judge(self, self.score.open(context), self.correct.open(context))
+        return _Judge(self, open_part(self.score, context), open_part(self.correct, context))
 
     def shaped(self, scores: Sequence[float]) -> list[float]:
         """Return r'_k, one a step, of scores r_k in [0, 1]."""

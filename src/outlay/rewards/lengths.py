@@ -11,7 +11,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict
 from outlay.rewards.exact_answer import Exact
-from outlay.rewards.shaping import Shaped, needs_isolation
+from outlay.rewards.shaping import Shaped, open_part
 from outlay.schedules.base import require
 
 
@@ -47,14 +47,9 @@ class Cosine:
         """Smallest and largest of the four end values."""
         return min(self.right + self.wrong), max(self.right + self.wrong)
 
-    @property
-    def isolate(self) -> bool:
-        """Whether what says which answers are right has to be kept apart."""
-        return needs_isolation(self.correct)
-
     def open(self, context: Context) -> Judge:
         """Open ``correct``; raises what that raises."""
-        return Shaped(self.correct.open(context), self._values)
+        return Shaped(open_part(self.correct, context), self._values)
 
     def _values(self, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> list[float]:
         return [self.value(answer, verdict.outcome == "passed") for answer, verdict in zip(answers, verdicts, strict=True)]
@@ -87,14 +82,9 @@ class GroupLength:
         """-0.5 and 0.5."""
         return -0.5, 0.5
 
-    @property
-    def isolate(self) -> bool:
-        """Whether what says which answers are right has to be kept apart."""
-        return needs_isolation(self.correct)
-
     def open(self, context: Context) -> Judge:
         """Open ``correct``; raises what that raises."""
-        return Shaped(self.correct.open(context), self._values)
+        return Shaped(open_part(self.correct, context), self._values)
 
     def _values(self, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> list[float]:
         rows = list(zip(answers, verdicts, strict=True))

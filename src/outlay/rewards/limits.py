@@ -12,7 +12,7 @@ from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, failed, passed
 from outlay.rewards.exact_answer import Exact
 from outlay.rewards.reading import answer_part
-from outlay.rewards.shaping import needs_isolation
+from outlay.rewards.shaping import open_part
 from outlay.schedules.base import require
 
 
@@ -81,14 +81,9 @@ class HardCut:
         low, high = self.correct.bounds
         return min(low, 0.0), max(high, 0.0)
 
-    @property
-    def isolate(self) -> bool:
-        """Whether ``correct`` has to be kept apart."""
-        return needs_isolation(self.correct)
-
     def open(self, context: Context) -> Judge:
         """Open ``correct``; raises what that raises."""
-        return _Ended(self.correct.open(context), self.longest, failed())
+        return _Ended(open_part(self.correct, context), self.longest, failed())
 
 
 @dataclass(frozen=True)
@@ -120,14 +115,9 @@ class MissingEnd:
         ends = (0.0,) if self.correct is None else tuple(self.scale * bound if self.scale else 0.0 for bound in self.correct.bounds)
         return min(*ends, self.penalty), max(*ends, self.penalty)
 
-    @property
-    def isolate(self) -> bool:
-        """Whether ``correct`` has to be kept apart."""
-        return needs_isolation(self.correct)
-
     def open(self, context: Context) -> Judge:
         """Open ``correct``; raises what that raises."""
-        inner = _Worthless() if self.correct is None else self.correct.open(context)
+        inner = _Worthless() if self.correct is None else open_part(self.correct, context)
         return _Ended(inner, None, failed(self.penalty), self.scale)
 
 

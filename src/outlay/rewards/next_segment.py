@@ -10,7 +10,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict, failed, passed, unjudged
 from outlay.rewards.reading import answer_part
-from outlay.rewards.shaping import needs_isolation
+from outlay.rewards.shaping import open_part
 from outlay.schedules.base import require
 
 
@@ -44,14 +44,9 @@ class NextSegment:
         """0 and 1."""
         return 0.0, 1.0
 
-    @property
-    def isolate(self) -> bool:
-        """Whether the semantic judge has to be kept apart."""
-        return needs_isolation(self.semantic)
-
     def open(self, context: Context) -> Judge:
         """Open ``semantic``; raises what that raises."""
-        return _Judge(self, None if self.semantic is None else self.semantic.open(context))
+        return _Judge(self, None if self.semantic is None else open_part(self.semantic, context))
 
     def matches(self, predicted: str, truth: str) -> bool:
         """Say whether a prediction is literally right."""

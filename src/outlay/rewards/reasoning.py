@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import MissingExtra
-from outlay.prompts.base import Question
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
 from outlay.rewards.reading import answer_part
 from outlay.schedules.base import require
+
+if TYPE_CHECKING:
+    from outlay.prompts.base import Question
 
 
 @dataclass(frozen=True)

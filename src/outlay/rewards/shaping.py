@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict
 
 #: gets answers and what another judge said of them; returns a value an answer (that of an unjudged one is not looked at)
@@ -33,6 +34,8 @@ class Shaped:
         ]
 
 
-def needs_isolation(*parts: Reward | None) -> bool:
-    """Say whether one of the rewards that another is made of has to be judged in a process of its own."""
-    return any(bool(getattr(part, "isolate", False)) for part in parts)
+def open_part(reward: Reward, context: Context) -> Judge:
+    """Open a reward that another is made of; one that has to be judged in a process of its own gets it, and the other stays where it is."""
+    from outlay.rewards.isolated import open_judge
+
+    return open_judge(reward, context)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict
-from outlay.rewards.shaping import Shaped, needs_isolation
+from outlay.rewards.shaping import Shaped, open_part
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,9 @@ class Standardised:
         """None: sqrt(n - 1) in a group of n."""
         return -math.inf, math.inf
 
-    @property
-    def isolate(self) -> bool:
-        """Whether ``reward`` has to be kept apart."""
-        return needs_isolation(self.reward)
-
     def open(self, context: Context) -> Judge:
         """Open ``reward``; raises what that raises."""
-        return Shaped(self.reward.open(context), _scores)
+        return Shaped(open_part(self.reward, context), _scores)
 
 
 def _scores(answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> list[float]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from outlay.catalog import Paper
 from outlay.context import Context
-from outlay.prompts.base import Question
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
 from outlay.rewards.calls import Call, call_of, calls_in_block, same_calls
 from outlay.rewards.format_tags import in_layout
 from outlay.schedules.base import require
+
+if TYPE_CHECKING:
+    from outlay.prompts.base import Question
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Reward, Verdict
 from outlay.rewards.exact_answer import Exact
-from outlay.rewards.shaping import Shaped, needs_isolation
+from outlay.rewards.shaping import Shaped, open_part
 from outlay.schedules.base import require
 
 
@@ -42,14 +42,9 @@ class VerifierAndModel:
         """-1 and 1."""
         return -1.0, 1.0
 
-    @property
-    def isolate(self) -> bool:
-        """Whether one of the two has to be kept apart."""
-        return needs_isolation(self.model, self.verifier)
-
     def open(self, context: Context) -> Judge:
         """Open both; raises what they raise."""
-        return _Both(self.model.open(context), self.verifier.open(context), self.alpha)
+        return _Both(open_part(self.model, context), open_part(self.verifier, context), self.alpha)
 
 
 @dataclass(frozen=True)
