@@ -9,6 +9,7 @@ from outlay.models.mlp import Mlp
 from outlay.models.pretrained import Pretrained
 from outlay.models.python import PythonModel
 from outlay.models.resnet import ResNet
+from outlay.models.reward_model import RewardModel
 from outlay.models.transformer import Transformer
 
 METHODS: dict[str, type] = {
@@ -18,6 +19,7 @@ METHODS: dict[str, type] = {
     "cnn": Cnn,
     "resnet": ResNet,
     "python": PythonModel,
+    "reward_model": RewardModel,
     "variational_autoencoder": VariationalAutoencoder,
 }
 
@@ -30,6 +32,7 @@ __all__ = [
     "Pretrained",
     "PythonModel",
     "ResNet",
+    "RewardModel",
     "Transformer",
     "VariationalAutoencoder",
 ]

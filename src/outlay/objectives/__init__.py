@@ -15,6 +15,7 @@ from outlay.objectives.dno import DirectNash
 from outlay.objectives.dpo import DirectPreference
 from outlay.objectives.dr_grpo import DrGrpo
 from outlay.objectives.f_divergence import FDivergence
+from outlay.objectives.goal_conditioned import GoalConditionedReward
 from outlay.objectives.grpo import Grpo
 from outlay.objectives.gspo import Gspo
 from outlay.objectives.hpt import Hpt
@@ -31,6 +32,7 @@ from outlay.objectives.raft import Raft, RaftPlusPlus
 from outlay.objectives.reinforce import Reinforce
 from outlay.objectives.reinforce_plus_plus import ReinforcePlusPlus
 from outlay.objectives.remax import Remax
+from outlay.objectives.reward_model import RewardRanking
 from outlay.objectives.rloo import Rloo
 from outlay.objectives.simpo import SimplePreference
 from outlay.objectives.slic import SequenceCalibration
@@ -75,6 +77,8 @@ METHODS: dict[str, type] = {
     "disco": Disco,
     "disco_b": DiscoB,
     "hpt": Hpt,
+    "reward_model": RewardRanking,
+    "goal_conditioned_reward_model": GoalConditionedReward,
 }
 
 __all__ = [
@@ -93,6 +97,7 @@ __all__ = [
     "DrGrpo",
     "DynamicFineTuning",
     "FDivergence",
+    "GoalConditionedReward",
     "Grpo",
     "Gspo",
     "Hpt",
@@ -112,6 +117,7 @@ __all__ = [
     "Reinforce",
     "ReinforcePlusPlus",
     "Remax",
+    "RewardRanking",
     "Rloo",
     "SequenceCalibration",
     "SimplePreference",

@@ -46,6 +46,10 @@ def _restored(spec: ModelSpec, folder: Path) -> Loaded:
     """Load a saved folder the way its library does: transformers' by its configuration, a plain module into one built anew."""
     if (folder / "config.json").exists():
         from outlay.models.pretrained import Pretrained
+        from outlay.models.reward_model import RewardModel
+
+        if "ForSequenceClassification" in (folder / "config.json").read_text():
+            return RewardModel(path=str(folder)).build(0)
 
         return Pretrained(str(folder)).build(0)
     from safetensors.torch import load_model
