@@ -65,12 +65,13 @@ class Group:
         if self.std != "none":
             where, count = (index, groups) if self.std == "group" else (everyone, 1)
             spread = self._deviations(worth, judged, where, count)[where] + self.epsilon
-        found = (worth - centre) / torch.where(spread > 0, spread, 1.0)
+        better = settled(worth - centre, worth) if self.mean != "none" else worth
+        found = better / torch.where(spread > 0, spread, 1.0)
         return torch.where(judged, found, 0.0).to(rewards.dtype)
 
     def _deviations(self, worth: torch.Tensor, judged: torch.Tensor, where: torch.Tensor, count: int) -> torch.Tensor:
         members = worth.new_zeros(count).index_add(0, where, judged.double())
-        centred = torch.where(judged, worth - _means(worth, judged, where, count)[where], 0.0)
+        centred = torch.where(judged, settled(worth - _means(worth, judged, where, count)[where], worth), 0.0)
         squares = worth.new_zeros(count).index_add(0, where, centred**2)
         found = (squares / (members - int(self.unbiased)).clamp(min=1)).sqrt()
         return torch.where(members > 1, found, 1.0)
@@ -84,6 +85,11 @@ def answer_rewards(batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> t
 def on_tokens(rows: torch.Tensor, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
     """Return values of answers (n,) on each of their tokens, (n, T - 1); 0 elsewhere and where they were not judged."""
     return torch.where(mask & judged_rows(batch)[:, None], rows[:, None], 0.0)
+
+
+def settled(differences: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """Return differences of values ``of`` in double precision, those that are rounding error alone set to 0."""
+    return torch.where(differences.abs() > 1e-12 * of.abs().max(), differences, 0.0) if of.numel() else differences
 
 
 def _means(worth: torch.Tensor, judged: torch.Tensor, where: torch.Tensor, count: int, alone: float | None = None) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from outlay.advantages.group import answer_rewards, on_tokens
+from outlay.advantages.group import answer_rewards, on_tokens, settled
 from outlay.catalog import Paper
 from outlay.sequences import group_index, judged_rows
 from outlay.sources.base import Batch
@@ -30,11 +30,12 @@ class LeaveOneOut:
 
     def advantages(self, batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> torch.Tensor:
         """Return (n, T - 1): the answer's advantage on each of its tokens."""
-        worth = answer_rewards(batch, mask, shaping)
+        rewards = answer_rewards(batch, mask, shaping)
+        worth = rewards.double()
         index, groups = group_index(batch)
         judged = judged_rows(batch).double()
         members = judged.new_zeros(groups).index_add(0, index, judged)[index]
-        total = judged.new_zeros(groups).index_add(0, index, worth.double() * judged)[index]
-        others = (total - worth.double()) / (members - 1).clamp(min=1)
-        found = torch.where(members > 1, worth.double() - others, worth.double())
-        return on_tokens(found.to(worth.dtype), batch, mask)
+        total = judged.new_zeros(groups).index_add(0, index, worth * judged)[index]
+        others = (total - worth) / (members - 1).clamp(min=1)
+        found = torch.where(members > 1, settled(worth - others, worth), worth)
+        return on_tokens(found.to(rewards.dtype), batch, mask)

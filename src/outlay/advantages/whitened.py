@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from outlay.advantages.base import Advantage, Learns
-from outlay.advantages.group import Group
+from outlay.advantages.group import Group, settled
 from outlay.advantages.to_go import teaching
 from outlay.catalog import Paper
 from outlay.schedules.base import require
@@ -59,8 +59,8 @@ class Whitened:
         seen = raw[tokens].double()
         if seen.numel() == 0:
             return raw
-        centred = raw.double() - seen.mean()
-        variance = (seen - seen.mean()).square().sum() / max(1, seen.numel() - int(self.unbiased))
+        centred = settled(raw.double() - seen.mean(), seen)
+        variance = centred[tokens].square().sum() / max(1, seen.numel() - int(self.unbiased))
         scale = (variance + self.epsilon).sqrt()
         return torch.where(tokens & (scale > 0), centred / scale.clamp(min=1e-300), 0.0).to(raw.dtype)
 
