@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from outlay.context import Context
-from outlay.prompts.base import Question
 from outlay.schedules.base import require
+
+if TYPE_CHECKING:  # prompts may be read from sources, which know rewards; and judges in processes of their own start without them
+    from outlay.prompts.base import Question
 
 
 @dataclass(frozen=True)
