@@ -6,6 +6,7 @@ from outlay.sources.arrays import Arrays, Columns
 from outlay.sources.base import Batch, Examples, Shuffled, Source, Stream, count_units
 from outlay.sources.images import Images
 from outlay.sources.pairs import Pairs
+from outlay.sources.preferences import Preferences
 from outlay.sources.reasoning import Reasoning
 from outlay.sources.rollouts import Rollouts
 from outlay.sources.table import Table
@@ -16,6 +17,7 @@ METHODS: dict[str, type] = {
     "images": Images,
     "text": Text,
     "table": Table,
+    "preferences": Preferences,
     "reasoning": Reasoning,
     "rollouts": Rollouts,
 }
@@ -29,6 +31,7 @@ __all__ = [
     "Examples",
     "Images",
     "Pairs",
+    "Preferences",
     "Reasoning",
     "Rollouts",
     "Shuffled",

@@ -41,13 +41,24 @@ def file_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
         InputError: naming the file and the line: when it is not there, cannot be read, or lacks a column.
         MissingExtra: for a .parquet file without the package datasets.
     """
+    for place, row in file_records(path):
+        yield texts_of(row, columns, place)
+
+
+def file_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a .jsonl, .csv or .parquet file as they are, each with its place for messages.
+
+    Raises:
+        InputError: naming the file and the line: when it is not there or cannot be read.
+        MissingExtra: for a .parquet file without the package datasets.
+    """
     readers = {".jsonl": _json_lines, ".csv": _csv_lines, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise InputError(f"{path} ends in {path.suffix or 'nothing'!r}; accepted: {', '.join(readers)}")
     _must_exist(path)
     try:
         for place, row in readers[path.suffix](path):
-            yield _texts(row, columns, f"{path}, {place}")
+            yield f"{path}, {place}", row
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from error
 
@@ -82,6 +93,12 @@ def hub_rows(name: str, subset: str | None, split: str, columns: Sequence[str], 
         InputError: when it cannot be reached or found, or lacks a column.
         MissingExtra: without the package datasets.
     """
+    for place, row in hub_records(name, subset, split, streaming):
+        yield texts_of(row, columns, place)
+
+
+def hub_records(name: str, subset: str | None, split: str, streaming: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a dataset on the Hugging Face hub as they are, each with its place for messages; see ``hub_rows``."""
     try:
         import datasets
     except ImportError:
@@ -94,7 +111,7 @@ def hub_rows(name: str, subset: str | None, split: str, columns: Sequence[str], 
         advice = offline or "check the spelling, the subset and split, and the network; private datasets need HF_TOKEN"
         raise InputError(f"the dataset {name!r} (subset {subset!r}, split {split!r}) cannot be loaded: {said}; {advice}") from error
     for place, row in _numbered(loaded):
-        yield _texts(row, columns, f"dataset {name}, {place}")
+        yield f"dataset {name}, {place}", row
 
 
 def _must_exist(path: Path) -> None:
@@ -155,7 +172,12 @@ def _numbered(loaded: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"row {number}", dict(zip(batch, values, strict=True))
 
 
-def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:
+def texts_of(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:
+    """Return the named columns of a row as texts.
+
+    Raises:
+        InputError: naming the place, when the row lacks a column or holds something else than a text or a number there.
+    """
     texts = []
     for column in columns:
         if column not in row:
@@ -183,4 +205,4 @@ def memory_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> It
         InputError: naming the row that lacks a column or holds something else than a text or a number there.
     """
     for number, row in enumerate(rows, 1):
-        yield _texts(row, columns, f"row {number}")
+        yield texts_of(row, columns, f"row {number}")
