@@ -186,7 +186,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     streams = [stage.source.open(reading) for stage in recipe.stages]
     for stream in streams:
         if not isinstance(stream, ActingStream):
-            stream.draw(reading.world)
+            stream.draw(reading.world * getattr(stream, "rows_together", 1))
     precision = _choose_precision(recipe)
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), gradient_accumulation_steps=1)
