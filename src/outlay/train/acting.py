@@ -37,7 +37,7 @@ def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping
 def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
     """Act once; return False when the budget ended it with nothing to train on."""
     meter, assembly = run.meter, run.assembly
-    kept = _update_cost(stage_run, stream.outline(count))
+    kept = _update_cost(stage_run, stream, count)
     place = int(stream.state_dict()["place"])
     calls = 0
 
@@ -48,9 +48,12 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
             "flops": run.flops_per_position * (work.prompt_tokens + work.read_tokens),
         }  # fmt: skip
         together = {unit: amount + kept.get(unit, 0.0) for unit, amount in amounts.items()}
-        if not pace.leaves({**kept, **together}, stage_run.tail.expected(), place, calls):
+        # what there was leave for beforehand has been done: it is charged in any case
+        if work.when != "after" and not pace.leaves({**kept, **together}, stage_run.tail.expected(), place, calls):
             return False
         calls += 1
+        if work.when == "ahead":
+            return True
         meter.charge(account or ROLLOUT, **{unit: amount for unit, amount in amounts.items() if amount})
         return True
 
@@ -65,7 +68,8 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
         getattr(stage_run.objective, "needs_greedy", False), getattr(stage_run.objective, "needs_demonstrations", False),
     )  # fmt: skip
     run.display.doing(ROLLOUT)
-    acted = stream.act(count, actor)
+    with meter.spend(account or ROLLOUT):
+        acted = stream.act(count, actor)
     stage_run.tail.began = meter.spent("seconds")
     cut = {"cut": calls} if acted.cut else {}
     run.journal.write(
@@ -107,7 +111,9 @@ def prepared(run: Spending, stage_run: StageRun, batch: Batch, knobs: Mapping[st
     return {name: column.cpu() for name, column in made.items()}
 
 
-def _update_cost(stage_run: StageRun, outline: Batch) -> dict[str, float]:
+def _update_cost(stage_run: StageRun, stream: ActingStream, count: int) -> dict[str, float]:
     """Return the most that the update to come may take."""
-    units = count_units(outline)
-    return {"steps": 1.0, **units, "flops": stage_run.flops_per_example * units["examples"]}
+    if count not in stage_run.largest:
+        units = count_units(stream.outline(count))
+        stage_run.largest[count] = {"steps": 1.0, **units, "flops": stage_run.flops_per_example * units["examples"]}
+    return stage_run.largest[count]

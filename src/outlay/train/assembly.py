@@ -153,6 +153,8 @@ class StageRun:
     #: what was seen of each answer that was generated last, for records
     detail: dict[str, torch.Tensor] = field(default_factory=dict)
     tail: Tail = field(default_factory=Tail)
+    #: examples of an update -> the most that it can take
+    largest: dict[int, dict[str, float]] = field(default_factory=dict)
 
     # the knobs are the stage's for good, and finding what is in them takes as long as a small step
     @cached_property
