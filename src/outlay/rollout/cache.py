@@ -105,7 +105,7 @@ class ModelPasses:
                 layer.values[place, :, : prefix.length] = value
             self._lengths[place] = prefix.length
 
-    def move(self, to: Sequence[int], source: Sequence[int]) -> None:
+    def close_up(self, to: Sequence[int], source: Sequence[int], left: int) -> None:
         goal, origin = (torch.tensor(places, dtype=torch.long, device=self._device) for places in (to, source))
         for layer in self._layers:
             layer.keys[goal] = layer.keys[origin]

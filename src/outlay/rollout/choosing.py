@@ -21,16 +21,18 @@ def choose(logits: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> 
         sampling: temperature, ``top_k`` and ``top_p``.
         uniforms: (rows,) in [0, 1), double precision; not read at temperature 0.
     """
-    # double precision: sums over a large vocabulary must neither drift nor reach the total before its last token
-    wide = torch.float64 if logits.device.type != "mps" else torch.float32
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     if sampling.temperature == 0:
         tokens = logits.argmax(-1, keepdim=True)
         # temperature 0 is scored at 1
-        return tokens[:, 0], torch.log_softmax(logits, -1, dtype=wide).gather(-1, tokens)[:, 0]
+        return tokens[:, 0], torch.log_softmax(logits, -1).gather(-1, tokens)[:, 0]
     scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
-    chances = torch.softmax(scaled, -1, dtype=wide)
+    chances = torch.softmax(scaled, -1)
     kept, order = (chances, None) if sampling.top_k == 0 and sampling.top_p == 1 else _likeliest(chances, sampling)
-    sums = kept.cumsum(-1)
+    # double precision: sums over a large vocabulary must neither drift nor reach the total before its last token
+    wide = torch.float64 if logits.device.type != "mps" else torch.float32
+    sums = kept.cumsum(-1, dtype=wide)
     target = (uniforms.to(wide) * sums[:, -1]).unsqueeze(-1)
     tokens = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[-1] - 1)
     if order is not None:

@@ -16,11 +16,15 @@ from outlay.context import Context
 from outlay.errors import InputError, MissingExtra
 from outlay.rollout.base import Completion, Ended, Leave, LogitsHook, Request, Sampling, Work
 from outlay.rollout.choosing import StopText, choose, draw_uniforms
+from outlay.rollout.columns import Room
+from outlay.rollout.fused import FusedPasses, fuses
 from outlay.rollout.passes import Passes, Prefix
 from outlay.schedules.base import require
 
 #: prompt positions read in one piece, unless a single prompt is longer
 PIECE = 16_384
+#: the fused passes keep prompts once when they are so long on average and so many rows share them
+SHARED_LENGTH, SHARED_TIMES = 48, 3
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,16 @@ class Local:
     different prompts share in part are not used.
 
     Args:
-        slots: rows generated side by side at most, > 0. What they hold at once is prompt and completion of each.
+        slots: rows generated side by side at most, > 0; memory holds the keys and values of so many.
+        fast: compute Llama, Mistral, Qwen 2 and Qwen 3 in single or double precision from fused copies of their weights, refreshed by every
+            call; False goes through the model's own forward, as every other model does. Both write the same up to rounding.
     """
 
     title: ClassVar[str] = "Local rollouts with shared prompts"
     paper: ClassVar[Paper | None] = Paper("2412.03594", "BatchLLM: Optimizing Large Batched LLM Inference with Global Prefix Sharing", 2024)
 
     slots: int = 64
+    fast: bool = True
 
     def __post_init__(self) -> None:
         require(self.slots > 0, f"slots must be > 0, found {self.slots}")
@@ -60,7 +67,7 @@ class Local:
 
 
 class LocalGenerator:
-    """The local engine opened for a model; nothing is kept between calls.
+    """The local engine opened for a model; between calls nothing is kept but empty buffers.
 
     Args:
         model: causal language model; its weights may change between calls.
@@ -71,6 +78,7 @@ class LocalGenerator:
     def __init__(self, model: nn.Module, tokenizer: Any, engine: Local) -> None:
         self._model, self._tokenizer, self._engine = model, tokenizer, engine
         self._end: int | None = getattr(tokenizer, "eos_token_id", None)
+        self._room = Room()
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, seed: int, leave: Leave, hooks: Sequence[LogitsHook] = ()
@@ -84,13 +92,29 @@ class LocalGenerator:
         if not requests:
             return []
         stop = StopText(self._tokenizer, sampling.stop) if sampling.stop else None
-        with torch.no_grad(), evaluating(self._model):
-            places = min(self._engine.slots, sum(request.samples for request in requests))
-            table = _Table(self._passes(places, requests), places, max(request.limit for request in requests), self._model)
-            writing = _Writing(requests, sampling, seed, leave, hooks, self._end, stop, table)
-            return writing.run()
+        places = min(self._engine.slots, sum(request.samples for request in requests))
+        fast = self._engine.fast and fuses(self._model)
+        # a model's own forward may keep tensors, which must stay fit for training; the fused passes keep none
+        with torch.inference_mode() if fast else torch.no_grad(), evaluating(self._model):
+            passes = self._fused(places, requests) if fast else self._plain(places, requests)
+            table = _Table(passes, places, max(request.limit for request in requests), self._model)
+            try:
+                return _Writing(requests, sampling, seed, leave, hooks, self._end, stop, table).run()
+            finally:
+                self._room.release()
 
-    def _passes(self, places: int, requests: Sequence[Request]) -> Passes:
+    def _fused(self, places: int, requests: Sequence[Request]) -> Passes:
+        prompts = {request.prompt for request in requests}
+        read = sum(len(prompt) for prompt in prompts)
+        copied = sum(len(request.prompt) * request.samples for request in requests)
+        # shorter or less shared, a prompt is copied sooner than brought together
+        share = read >= SHARED_LENGTH * len(prompts) and copied >= SHARED_TIMES * read
+        longest = max(len(prompt) for prompt in prompts)
+        return FusedPasses(
+            self._model, self._room, places, longest, max(request.limit for request in requests), min(places, len(prompts)), share
+        )
+
+    def _plain(self, places: int, requests: Sequence[Request]) -> Passes:
         from outlay.rollout.cache import ModelPasses
 
         return ModelPasses(self._model, places, max(len(request.prompt) + request.limit for request in requests) - 1)
@@ -206,8 +230,8 @@ class _Table:
         gone, left = set(places), len(self.rows) - len(places)
         source = [place for place in range(left, len(self.rows)) if place not in gone]
         to = [place for place in sorted(gone) if place < left]
+        self.passes.close_up(to, source, left)
         if to:
-            self.passes.move(to, source)
             for buffer in (self.tokens, self.logprobs, self.uniforms):
                 buffer[to] = buffer[source]
             for new, old in zip(to, source, strict=True):

@@ -16,7 +16,7 @@ class Prefix:
     Args:
         length: its tokens.
         logits: (vocabulary,) after its last token.
-        keys: of every layer, (heads, length, head width).
+        keys: of every layer, (heads, length, head width); or of all in one tensor, (layers, heads, length, head width).
         values: likewise.
     """
 
@@ -42,8 +42,8 @@ class Passes(Protocol):
         """Let rows that have read these prefixes sit in the places from ``first`` on."""
         ...
 
-    def move(self, to: Sequence[int], source: Sequence[int]) -> None:
-        """Let the rows in the places ``source`` sit in the places ``to``, which are free and none of ``source``."""
+    def close_up(self, to: Sequence[int], source: Sequence[int], left: int) -> None:
+        """Let the rows in the places ``source`` sit in the places ``to``, none of which is among ``source``; the first ``left`` places remain."""
         ...
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
