@@ -15,8 +15,6 @@ from outlay.context import Context
 from outlay.errors import InputError
 from outlay.prompts.base import Question
 from outlay.rng import numpy_generator
-from outlay.sources.prompts import as_prompts, tokenizer_of
-from outlay.sources.rows import is_held_out
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,10 @@ class FilePrompts:
         Raises:
             InputError: naming the file and line that cannot be used.
         """
+        # sources bring torch, which judges in processes of their own do without
+        from outlay.sources.prompts import as_prompts, tokenizer_of
+        from outlay.sources.rows import is_held_out
+
         rows = [row for row in self._rows() if not is_held_out(row[self.prompt], self.held_out)]
         if not rows:
             raise InputError(f"{self.path} holds no prompt to train on")

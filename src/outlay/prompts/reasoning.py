@@ -11,7 +11,6 @@ from outlay import rng
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.prompts.base import Question
-from outlay.sources.prompts import as_prompts, check_tasks, tokenizer_of
 
 if TYPE_CHECKING:
     from outlay.tasks.reasoning import Problem
@@ -38,6 +37,9 @@ class ReasoningPrompts:
     chat: bool = False
 
     def __post_init__(self) -> None:
+        # sources bring torch, which judges in processes of their own do without
+        from outlay.sources.prompts import check_tasks
+
         check_tasks(self.tasks)
 
     def open(self, context: Context) -> _Problems:
@@ -47,6 +49,8 @@ class ReasoningPrompts:
             MissingExtra: when a task needs reasoning-gym and that is not installed.
             InputError: when the model reads no text, or has no chat template where one is asked for.
         """
+        from outlay.sources.prompts import tokenizer_of
+
         return _Problems(self, context, tokenizer_of(context, "prompts/reasoning"))
 
 
@@ -97,6 +101,8 @@ class _Problems:
         turn, at = divmod(place, len(self._cells))
         cell = int(rng.numpy_generator(self._context.seed, "prompts/reasoning/order", turn).permutation(len(self._cells))[at])
         problem = next(self._streams[cell])
+        from outlay.sources.prompts import as_prompts
+
         text = as_prompts([problem.prompt], self._tokenizer, self._spec.chat)[0]
         asked = {"task": problem.task, "level": problem.level, "prompt": problem.prompt, "index": problem.index}
         kind = f"{problem.task}/{problem.level}"

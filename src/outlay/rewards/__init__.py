@@ -10,6 +10,8 @@ from outlay.rewards.exact_answer import Exact
 from outlay.rewards.format_tags import BoxedInThought, Format
 from outlay.rewards.fused import Fused
 from outlay.rewards.goal_conditioned import GoalConditioned
+from outlay.rewards.guarding import judge_guarded
+from outlay.rewards.isolated import Isolated, open_judge
 from outlay.rewards.learned import Learned
 from outlay.rewards.lengths import Cosine, GroupLength
 from outlay.rewards.limits import HardCut, MissingEnd, SoftOverlong, Words
@@ -24,8 +26,6 @@ from outlay.rewards.verifier_and_model import VerifierAndModel
 from outlay.rewards.voting import judgement_reward, vote, winners
 
 METHODS: dict[str, type] = {
-    "code": Code,
-    "isolated": Isolated,
     "exact": Exact,
     "reasoning": Reasoning,
     "math": Math,
@@ -41,6 +41,8 @@ METHODS: dict[str, type] = {
     "words": Words,
     "tool_call": ToolCall,
     "tool_use": ToolUse,
+    "code": Code,
+    "isolated": Isolated,
     "learned": Learned,
     "goal_conditioned": GoalConditioned,
     "fused": Fused,
@@ -54,6 +56,7 @@ __all__ = [
     "Answer",
     "BoxedInThought",
     "ClippedDelta",
+    "Code",
     "Cosine",
     "Exact",
     "Format",
@@ -61,6 +64,7 @@ __all__ = [
     "GoalConditioned",
     "GroupLength",
     "HardCut",
+    "Isolated",
     "Judge",
     "Learned",
     "Math",
@@ -78,7 +82,9 @@ __all__ = [
     "Words",
     "combine",
     "failed",
+    "judge_guarded",
     "judgement_reward",
+    "open_judge",
     "passed",
     "passed_shares",
     "unjudged",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         check_stabiliser,
         rollout_batch,
     )
+    from outlay.testing.rewards import check_reward
     from outlay.testing.sources import check_source
 
 _WITH_TORCH = {
@@ -45,6 +46,7 @@ _WITH_TORCH = {
     "check_model": "models",
     "check_objective": "objectives",
     "check_optimizer": "optim",
+    "check_reward": "rewards",
     "check_source": "sources",
     "check_stabiliser": "parts",
     "rollout_batch": "parts",
@@ -63,6 +65,7 @@ __all__ = [
     "check_open_schedule",
     "check_optimizer",
     "check_resumable",
+    "check_reward",
     "check_schedule",
     "check_source",
     "check_stabiliser",
