@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from outlay.rollout.base import Completion, Engine, Generator, Leave, LogitsHook, Request, Sampling, Work, sample_stream
 from outlay.rollout.local import Local
+from outlay.rollout.vllm import Vllm
 
 METHODS: dict[str, type] = {
     "local": Local,
+    "vllm": Vllm,
 }
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "LogitsHook",
     "Request",
     "Sampling",
+    "Vllm",
     "Work",
     "sample_stream",
 ]

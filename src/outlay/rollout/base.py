@@ -88,12 +88,15 @@ class Work:
         new_tokens: tokens that will be written.
         read_tokens: written tokens that will be read back to go on, so that positions computed are ``prompt_tokens + read_tokens``.
         rollouts: completions that will be begun.
+        when: ``now`` is charged when there is leave. An engine that learns afterwards what a piece took asks ``ahead`` for the most that all
+            which is unfinished can take, which is not charged, and tells ``after`` what it took, which is charged without being refused.
     """
 
     prompt_tokens: int = 0
     new_tokens: int = 0
     read_tokens: int = 0
     rollouts: int = 0
+    when: Literal["now", "ahead", "after"] = "now"
 
 
 #: asked before each piece of work; True charges it and lets it happen, False ends the generation: what is unfinished comes back ``cut``
