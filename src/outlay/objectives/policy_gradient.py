@@ -275,7 +275,7 @@ def reference_policy_gradient(parts: PolicyGradient, log_probs: torch.Tensor, ba
     ratio = torch.exp(log_probs - parts.denominator.log_probs(log_probs, batch))
     stable = parts.stabiliser.active(ratio, advantage)
     weight = parts.denominator.correction(batch)
-    gradient = -stable * ratio * advantage * (1 if weight is None else weight) * mask
+    gradient = -1.0 * (mask & stable) * ratio * advantage * (1 if weight is None else weight)
     tokens, answers, lengths = mask.sum(), mask.any(1).sum(), mask.sum(1, keepdim=True).clamp(min=1)
     if parts.aggregate == "token_mean":
         return gradient / tokens
