@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -85,21 +85,9 @@ class Columns:
         if first == 0:
             self._clear()
         place = first
-        while place - first < len(prefixes):
-            prefix = prefixes[place - first]
-            count = 1
-            while place - first + count < len(prefixes) and prefixes[place - first + count] is prefix:
-                count += 1
+        for count, prefix, apart in _runs(prefixes):
             lanes = slice(place * self._heads, (place + count) * self._heads)
-            begin = self._region - prefix.length
-            if self._region:
-                for layer, closed in enumerate(self._closed):
-                    mine = closed[:, lanes].unflatten(1, (count, self._heads))
-                    mine[0, :, :, begin : self._region] = prefix.keys[0][layer]
-                    mine[1, :, :, begin : self._region] = prefix.values[0][layer]
-                    mine[:, :, :, :begin] = 0
-                self._closed_bias[lanes, :, :begin] = -torch.inf
-                self._closed_bias[lanes, :, begin : self._region] = 0
+            self._fill(lanes, count, prefix, apart)
             if self._steps:
                 for closed in self._closed:
                     closed[:, lanes, self._region :] = 0
@@ -111,6 +99,21 @@ class Columns:
         self._lengths[first:] = [prefix.length for prefix in prefixes]
         self._ragged = self._ragged or self._steps > 0 or (self._region > 0 and min(self._lengths) < self._region)
         self._look()
+
+    def _fill(self, lanes: slice, count: int, prefix: Prefix, apart: bool) -> None:
+        """Put prompts into the region: ``count`` times the same one, or ``apart``, ``count`` that lie one behind the other."""
+        begin, region = self._region - prefix.length, self._region
+        if not region:
+            return
+        span = slice(prefix.begin, prefix.begin + prefix.length * (count if apart else 1))
+        for layer, closed in enumerate(self._closed):
+            mine = closed[:, lanes].unflatten(1, (count, self._heads))
+            for goal, kept in zip(mine, (prefix.keys[0], prefix.values[0]), strict=True):
+                own = kept[layer, :, span].unflatten(1, (-1, prefix.length))  # (heads, prompts, length, width)
+                goal[:, :, begin:region] = own.transpose(0, 1)
+            mine[:, :, :, :begin] = 0
+        self._closed_bias[lanes, :, :begin] = -torch.inf
+        self._closed_bias[lanes, :, begin:region] = 0
 
     def close_up(self, to: Sequence[int], source: Sequence[int], left: int) -> None:
         """Let the rows in the places ``source`` sit in the places ``to``; the first ``left`` places remain."""
@@ -182,6 +185,22 @@ class Columns:
         self._open_bias.fill_(-torch.inf)
         self._written = 0
         self._look()
+
+
+def _runs(prefixes: Sequence[Prefix]) -> Iterator[tuple[int, Prefix, bool]]:
+    """Cut prefixes into runs that can be copied at once: how many, the first, and whether they are different ones one behind the other."""
+    first = 0
+    while first < len(prefixes):
+        one, last = prefixes[first], first + 1
+        apart = last < len(prefixes) and prefixes[last] is not one
+        while last < len(prefixes) and (_behind(prefixes[last - 1], prefixes[last]) if apart else prefixes[last] is one):
+            last += 1
+        yield last - first, one, apart and last - first > 1
+        first = last
+
+
+def _behind(one: Prefix, other: Prefix) -> bool:
+    return other.keys[0] is one.keys[0] and other.length == one.length and other.begin == one.begin + one.length
 
 
 class _View:

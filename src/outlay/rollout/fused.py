@@ -84,15 +84,15 @@ class _Desk:
     and keys as real numbers; ``turned`` takes the rotated queries, complex; ``gate`` and ``up`` lie within ``gate_up``.
     """
 
-    def __init__(self, rows: int, heads: int, key_heads: int, width: int, inner: int, like: torch.Tensor) -> None:
-        self.qkv = like.new_empty(rows, (heads + 2 * key_heads) * width)
+    def __init__(self, room: Room, name: str, rows: int, heads: int, key_heads: int, width: int, inner: int, like: torch.Tensor) -> None:
+        self.qkv = room.take(f"{name} qkv", (rows, (heads + 2 * key_heads) * width), like)
         each = self.qkv.view(rows, -1, width)
         self.turning, self.value = each[:, :-key_heads], each[:, -key_heads:]
         both = pairs(self.turning)
         self.query, self.key = both[:, :heads], both[:, heads:]
-        self.turned = torch.empty_like(self.query, memory_format=torch.contiguous_format)
-        self.queries = torch.view_as_real(self.turned).view(rows, heads, width)
-        self.gate_up = like.new_empty(rows, 2 * inner)
+        self.queries = room.take(f"{name} queries", (rows, heads, width), like)
+        self.turned = pairs(self.queries)
+        self.gate_up = room.take(f"{name} gate_up", (rows, 2 * inner), like)
         self.gate, self.up = self.gate_up.chunk(2, dim=1)
 
 
@@ -112,6 +112,7 @@ class FusedPasses:
     mixed = True
 
     def __init__(self, model: nn.Module, room: Room, places: int, longest: int, limit: int, groups: int, share: bool) -> None:
+        self._room = room
         whole: Any = model
         config, trunk = whole.config, whole.model
         attention = trunk.layers[0].self_attn
@@ -134,7 +135,7 @@ class FusedPasses:
         self._columns = Columns(room, len(self._layers), places, self._key_heads, 0 if share else longest, limit, self._empty(0))
         self._shared = SharedPrompts(room, len(self._layers), groups, self._key_heads, longest, self._empty(0)) if share else None
         self._positions = torch.zeros(places, dtype=torch.long, device=self._device)
-        self._kept_desk = _Desk(places, self._heads, self._key_heads, self._width, self._inner, self._empty(0))
+        self._writing = self._desk("writing", places)
 
     # ---- weights ---------------------------------------------------------------------------------------------------------------------
 
@@ -156,13 +157,15 @@ class FusedPasses:
             head_scale = torch.cat([(query * attention.scaling).expand(self._heads, -1), key.expand(self._key_heads, -1)])
             head_epsilon = self._number(self._width * attention.q_norm.variance_epsilon)
         return _Layer(
-            qkv=(torch.cat(weights) * before).t(),
+            qkv=(torch.cat(weights) * before).t().contiguous(),
             qkv_bias=torch.cat(biases) if biases else None,
             head_scale=head_scale,
             head_epsilon=head_epsilon,
-            out=attention.o_proj.weight.t(),
-            gate_up=(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * (layer.post_attention_layernorm.weight * root)).t(),
-            down=mlp.down_proj.weight.t(),
+            out=attention.o_proj.weight.t().contiguous(),
+            gate_up=(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * (layer.post_attention_layernorm.weight * root))
+            .t()
+            .contiguous(),
+            down=mlp.down_proj.weight.t().contiguous(),
         )
 
     def _paired(self, rows: torch.Tensor) -> torch.Tensor:
@@ -194,11 +197,8 @@ class FusedPasses:
         torch.mm(_scaled(hidden, self._epsilon), layer.gate_up, out=desk.gate_up)
         hidden.addmm_(functional.silu(desk.gate, inplace=True).mul_(desk.up), layer.down)
 
-    def _desk(self, rows: int) -> _Desk:
-        """Return the desk for so many rows, the one that is there if it fits."""
-        if len(self._kept_desk.qkv) != rows:
-            self._kept_desk = _Desk(rows, self._heads, self._key_heads, self._width, self._inner, self._empty(0))
-        return self._kept_desk
+    def _desk(self, name: str, rows: int) -> _Desk:
+        return _Desk(self._room, name, rows, self._heads, self._key_heads, self._width, self._inner, self._empty(0))
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.mm(_scaled(hidden, self._epsilon).mul_(self._final), self._head)
@@ -217,9 +217,8 @@ class FusedPasses:
         for length, same in groupby(lengths):
             runs.append((runs[-1][0] + runs[-1][1] * runs[-1][2] if runs else 0, len(list(same)), length))
         keys, values = (self._empty(len(self._layers), self._key_heads, len(tokens)) for _ in range(2))
-        hidden = self._embedding[tokens]
+        hidden, desk = self._embedding[tokens], self._desk("prompts", len(tokens))
         for index, layer in enumerate(self._layers):
-            desk = self._desk(len(tokens))
             self._qkv(layer, hidden, desk)
             torch.mul(desk.key.transpose(0, 1), rotations.transpose(0, 1), out=pairs(keys[index]))
             values[index].copy_(desk.value.transpose(0, 1))
@@ -235,13 +234,12 @@ class FusedPasses:
                 attended[span].unflatten(0, (count, length)).copy_(found.transpose(1, 2))
             if index == len(self._layers) - 1:  # of the last layer, only what the next token hangs on
                 last = (ends - 1).to(self._device)
-                hidden, attended, desk = hidden[last], attended[last], self._desk(len(prompts))
+                hidden, attended, desk = hidden[last], attended[last], self._desk("prompts", len(prompts))
             self._after(layer, hidden, attended.flatten(1), desk)
         logits = self._logits(hidden)
         read: dict[int, Prefix] = {}
         for place, (i, length, end) in enumerate(zip(order, lengths, ends.tolist(), strict=True)):
-            span = slice(end - length, end)
-            read[i] = Prefix(length, logits[place], (keys[:, :, span],), (values[:, :, span],))
+            read[i] = Prefix(length, logits[place], (keys,), (values,), end - length)
         return [read[i] for i in range(len(prompts))]
 
     # ---- places ----------------------------------------------------------------------------------------------------------------------
@@ -269,7 +267,9 @@ class FusedPasses:
         self._columns.step()
         rotations = self._rotations.index_select(0, self._positions[:count])
         hidden = self._embedding.index_select(0, tokens)
-        desk = self._desk(count)
+        if len(self._writing.qkv) != count:
+            self._writing = self._desk("writing", count)
+        desk = self._writing
         queries = desk.queries.view(count * self._key_heads, -1, self._width)
         for index, layer in enumerate(self._layers):
             self._qkv(layer, hidden, desk)

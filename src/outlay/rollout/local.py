@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from outlay.catalog import Paper
 from outlay.context import Context
@@ -202,28 +203,31 @@ class _Table:
     def column(self) -> int:
         return self.clock % self.width
 
-    def seat(self, rows: Sequence[_Row], uniforms: Sequence[torch.Tensor], tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+    def seat(self, rows: Sequence[_Row], uniforms: Sequence[torch.Tensor], tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
         """Let rows that have chosen their first token write on."""
         first = len(self.rows)
+        places = slice(first, first + len(rows))
         self.passes.seat(first, [row.group.prefix for row in rows])  # type: ignore[misc]
-        for place, (row, own, token, logprob) in enumerate(zip(rows, uniforms, tokens, logprobs, strict=True), start=first):
-            self.uniforms[place, self._columns(self.clock, row.limit)] = own.to(self.uniforms)
-            self.tokens[place, self.column] = token
-            self.logprobs[place, self.column] = logprob
+        own = torch.stack([functional.pad(each, (0, self.width - len(each))) for each in uniforms])
+        self.uniforms[places] = own.to(self.uniforms).roll(self.column, 1)
+        self.tokens[places, self.column] = tokens
+        self.logprobs[places, self.column] = logprobs.to(self.logprobs)
         self.rows += rows
         self.began += [self.clock] * len(rows)
         self._reckon()
 
     def written(self, place: int) -> list[int]:
         """Return the tokens of the row in a place."""
-        found: list[int] = self.tokens[place, self._columns(self.began[place], self.clock - self.began[place] + 1)].tolist()
-        return found
+        return self._since(self.tokens, place)
 
     def completion(self, place: int, ended: Ended) -> Completion:
         """Return what the row in a place has written."""
         row = self.rows[place]
-        logprobs = self.logprobs[place, self._columns(self.began[place], self.clock - self.began[place] + 1)].tolist()
-        return Completion(row.request, row.sample, tuple(self.written(place)), tuple(logprobs), ended)
+        return Completion(row.request, row.sample, tuple(self.written(place)), tuple(self._since(self.logprobs, place)), ended)
+
+    def _since(self, buffer: torch.Tensor, place: int) -> list[Any]:
+        whole, first = buffer[place].tolist(), self.began[place] % self.width
+        return (whole[first:] + whole[:first])[: self.clock - self.began[place] + 1]
 
     def leave(self, places: Sequence[int]) -> None:
         """Let rows go; those in the last places move up into the gaps."""
@@ -241,9 +245,6 @@ class _Table:
 
     def _reckon(self) -> None:
         self.due = min((began + row.limit - 1 for began, row in zip(self.began, self.rows, strict=True)), default=0)
-
-    def _columns(self, first: int, count: int) -> torch.Tensor:
-        return (torch.arange(count, device=self.tokens.device) + first) % self.width
 
 
 @dataclass
@@ -297,7 +298,7 @@ class _Writing:
                 self._finished(Completion(row.request, row.sample, (token,), (score,), ended))
         on = [i for i, ended in enumerate(ends) if not ended]
         if on:
-            self.table.seat([rows[i] for i in on], [uniforms[i] for i in on], [tokens[i] for i in on], [scores[i] for i in on])
+            self.table.seat([rows[i] for i in on], [uniforms[i] for i in on], chosen[on], logprobs[on])
         for row in rows:
             row.group.waiting -= 1
             if not row.group.waiting:

@@ -16,14 +16,17 @@ class Prefix:
     Args:
         length: its tokens.
         logits: (vocabulary,) after its last token.
-        keys: of every layer, (heads, length, head width); or of all in one tensor, (layers, heads, length, head width).
+        keys: of every layer, (heads, length, head width); or of all layers and of the prompts read together one behind the other, in one tensor
+            (layers, heads, positions, head width).
         values: likewise.
+        begin: first of its positions there.
     """
 
     length: int
     logits: torch.Tensor
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
+    begin: int = 0
 
 
 class Passes(Protocol):

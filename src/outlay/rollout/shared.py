@@ -48,7 +48,7 @@ class SharedPrompts:
                 lanes = self._lanes(len(self._kept))
                 self._kept.append(prefix)
                 for kept, own in ((self._keys, prefix.keys[0]), (self._values, prefix.values[0])):
-                    kept[:, lanes, : prefix.length] = own
+                    kept[:, lanes, : prefix.length] = own[:, :, prefix.begin : prefix.begin + prefix.length]
                     kept[:, lanes, prefix.length :] = 0  # hidden, and 0 times whatever lies there must be 0
                 self._bias[lanes, :, : prefix.length] = 0
                 self._bias[lanes, :, prefix.length :] = -torch.inf
