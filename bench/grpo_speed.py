@@ -8,8 +8,8 @@ after 16 tokens on average. What decides that lies in the weights that both begi
 everywhere, and the end mark's row of the output layer reads that alone. The learning rate is too small to change it. TRL works without
 activation checkpointing and without logging, which is as fast as it goes.
 
-A step's time runs from one judging of answers to the next, in both: wall time and CPU time of the process, the latter also by part. Chunks of steps alternate; quoted are
-medians over all steps, their ratio, and the lowest and highest ratio of a pair of chunks.
+A step's time runs from one judging of answers to the next, in both: wall time and CPU time of the process, the latter also by part. Chunks of
+steps alternate; quoted are medians over all steps, their ratio, and the lowest and highest ratio of a pair of chunks.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from outlay.context import Context
 from outlay.knob import Knob
 from outlay.models import Loaded, Transformer
 from outlay.objectives import Grpo
+from outlay.objectives.policy_gradient import PolicyGradient
 from outlay.prompts import FilePrompts
 from outlay.rewards.base import Answer, Verdict, passed
 from outlay.rng import numpy_generator
@@ -173,7 +174,7 @@ def by_outlay(case: str, steps: int, fast: bool = True) -> Clock:
         recipe = Recipe(
             cast(Any, f"{steps} steps"), Biased(END_LOGIT[case]), (stage,), checkpoints=Checkpoints(every_steps=10**9), threads=1
         )
-        parts = (LocalGenerator, "generate", "generation"), (Grpo, "__call__", "loss"), (Accelerator, "backward", "loss")
+        parts = (LocalGenerator, "generate", "generation"), (PolicyGradient, "__call__", "loss"), (Accelerator, "backward", "loss")
         with timed(clock, *parts):
             outlay.run(recipe, Path(scratch, "run"))
     return clock
