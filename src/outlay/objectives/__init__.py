@@ -19,6 +19,7 @@ from outlay.objectives.goal_conditioned import GoalConditionedReward
 from outlay.objectives.grpo import Grpo
 from outlay.objectives.gspo import Gspo
 from outlay.objectives.hpt import Hpt
+from outlay.objectives.key_tokens import KeyTokens
 from outlay.objectives.kto import KahnemanTversky
 from outlay.objectives.lite_ppo import LitePpo
 from outlay.objectives.lp_reg import LpReg
@@ -79,6 +80,7 @@ METHODS: dict[str, type] = {
     "hpt": Hpt,
     "reward_model": RewardRanking,
     "goal_conditioned_reward_model": GoalConditionedReward,
+    "key_tokens": KeyTokens,
 }
 
 __all__ = [
@@ -102,6 +104,7 @@ __all__ = [
     "Gspo",
     "Hpt",
     "KahnemanTversky",
+    "KeyTokens",
     "LitePpo",
     "LpReg",
     "NextToken",

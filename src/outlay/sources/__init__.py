@@ -11,6 +11,7 @@ from outlay.sources.reasoning import Reasoning
 from outlay.sources.rollouts import Rollouts
 from outlay.sources.table import Table
 from outlay.sources.text import Blocks, Text
+from outlay.sources.tool_calls import ToolCalls
 
 METHODS: dict[str, type] = {
     "arrays": Arrays,
@@ -18,6 +19,7 @@ METHODS: dict[str, type] = {
     "text": Text,
     "table": Table,
     "preferences": Preferences,
+    "tool_calls": ToolCalls,
     "reasoning": Reasoning,
     "rollouts": Rollouts,
 }
@@ -39,5 +41,6 @@ __all__ = [
     "Stream",
     "Table",
     "Text",
+    "ToolCalls",
     "count_units",
 ]
