@@ -32,8 +32,8 @@ def recipe(server: FakeVllm, budget: str) -> Recipe:
         "stages": [{
             "name": "rewards", "objective": "dr_grpo", "batch_size": 8, "knobs": {"lr": 0.01},
             "source": {"rollouts": {
-                "prompts": {"reasoning": {"tasks": {"gcd": [1, 2], "reverse": [1]}}}, "rewards": {"alike": {"reference_metric": {"metric": "chrf"}}}, "samples": 4,
-                "new_tokens": 6, "minibatches": 2,
+                "prompts": {"reasoning": {"tasks": {"gcd": [1, 2], "reverse": [1]}}},
+                "rewards": {"alike": {"reference_metric": {"metric": "chrf"}}}, "samples": 4, "new_tokens": 6, "minibatches": 2,
                 "engine": {"vllm": {"address": server.address, "folder": str(server.folder), "parallel": 3, "wait": 0.0}},
             }},
         }],
