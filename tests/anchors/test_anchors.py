@@ -66,6 +66,21 @@ def test_the_mean_gradient_of_k1_is_nothing_and_it_is_refused_in_the_loss() -> N
         Kl(1.0, "k1")
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_corrected_they_have_the_gradient_of_the_divergence_whoever_drew_the_tokens(estimator: Any) -> None:
+    writer = torch.tensor([0.5, 0.5, 1.0, 0.0], dtype=torch.float64)
+    for column in ("behaviour", "old"):
+        logits = LOGITS.clone().requires_grad_()
+        scored = every_token(logits, **{"reference": against(REFERENCE), "behaviour": against(LOGITS + 9), column: against(writer)})
+        penalty = Kl(1.0, estimator, corrected=True).penalty(scored, {})
+        (ours,) = torch.autograd.grad((writer.softmax(-1)[:, None] * penalty).sum(), logits)
+        again = LOGITS.clone().requires_grad_()
+        (exact,) = torch.autograd.grad(kl_divergence(Categorical(logits=again), Categorical(logits=REFERENCE)), again)
+        assert torch.allclose(ours, exact)
+    with pytest.raises(ValueError, match="a penalty in the reward is not corrected"):
+        Kl(in_reward=True, corrected=True)
+
+
 def test_at_the_reference_there_is_no_penalty() -> None:
     scored = every_token(LOGITS, reference=against(LOGITS))
     for estimator in ("k1", "k2", "k3"):
@@ -155,6 +170,7 @@ def test_rare_is_what_lies_below_the_batchs_lowest_share() -> None:
         Kl(0.1, "k2"),
         Kl(0.1, "k1", True),
         Kl(0.1, "k3", True),
+        Kl(0.1, "k1", corrected=True),
         Entropy(),
         LowProbability(share=0.4),
         LowProbability(share=0.9, filter="fixed"),

@@ -27,12 +27,14 @@ class Kl:
 
     In the reward any of them is a fixed number and pi is led to maximise R - coefficient * KL(pi || reference). In the loss they are
     differentiated, and what counts is the gradient's mean: that of k2 is the gradient of KL(pi || reference), that of k3 the gradient of
-    KL(reference || pi), and that of k1 is 0, wherefore it is refused there. Measure ``kl``: k3.
+    KL(reference || pi), and that of k1 is 0, wherefore it is refused there. ``corrected`` multiplies k by pi / pi_old of the token, gradient and all
+    (2512.02556): then the gradient's mean is that of KL(pi || reference) for k1 and k3, also for tokens that an older policy drew. Measure ``kl``: k3.
 
     Args:
         coefficient: default of the knob, >= 0.
         estimator: which of the three.
         in_reward: take the penalty from the tokens' rewards, once for each generated batch, rather than add it to the loss.
+        corrected: weigh every token by its ratio to the policy that drew it (column ``old``, or else ``behaviour``); in the loss alone.
     """
 
     title: ClassVar[str] = "Divergence from the reference"
@@ -42,12 +44,14 @@ class Kl:
     coefficient: float = 0.05
     estimator: Estimator = "k3"
     in_reward: bool = False
+    corrected: bool = False
 
     def __post_init__(self) -> None:
         require(self.coefficient >= 0, f"coefficient must be >= 0, found {self.coefficient}")
         require(self.estimator in ("k1", "k2", "k3"), f"estimator must be k1, k2 or k3, found {self.estimator!r}")
         useless = "the gradient of k1 in the loss is 0 in the mean; take k2 or k3, or in_reward=True"
-        require(self.in_reward or self.estimator != "k1", useless)
+        require(self.in_reward or self.corrected or self.estimator != "k1", useless)
+        require(not (self.in_reward and self.corrected), "a penalty in the reward is not corrected: the estimator's own ratio does that")
 
     @property
     def knobs(self) -> Mapping[str, float]:
@@ -60,7 +64,11 @@ class Kl:
 
     def penalty(self, scored: Scored, knobs: Mapping[str, float]) -> torch.Tensor:
         """Return coefficient * k_t, (n, T - 1)."""
-        return knob(knobs, "kl", self.coefficient) * divergence(_apart(scored), self.estimator)
+        found = divergence(_apart(scored), self.estimator)
+        if self.corrected:
+            drawn = shifted(scored.batch, "old" if "old" in scored.batch else "behaviour")
+            found = found * bounded((scored.log_probs - drawn) * scored.mask).exp()
+        return knob(knobs, "kl", self.coefficient) * found
 
     def measures(self, scored: Scored) -> dict[str, torch.Tensor]:
         """Return ``kl``."""
