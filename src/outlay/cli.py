@@ -23,6 +23,7 @@ from outlay.errors import InputError, MissingExtra, OutlayError
 if TYPE_CHECKING:
     from outlay.reporting.terminal import Display
     from outlay.train import Result
+    from outlay.train.pipeline import PipelineResult
 
 app = typer.Typer(
     name="outlay", help="The best model your budget buys.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -64,19 +65,30 @@ def plan(
 
 @app.command()
 def run(recipe: RecipeArgument, budget: BudgetOption = None, set_: SetOption = None, out: OutOption = None) -> None:
-    """Spend a recipe's budget, end on it, and show where it went."""
+    """Spend the budget of a recipe, or of a pipeline of several runs, end on it, and show where it went."""
     from outlay.train import load_recipe
     from outlay.train import run as spend
+    from outlay.train.reading import holds_pipeline
 
+    if holds_pipeline(recipe):
+        from outlay.train.pipeline import load_pipeline, run_pipeline
+
+        _conclude_pipeline(run_pipeline(load_pipeline(recipe, set_ or (), budget), out, display=_display, began=_process_began()))
+        return
     asked = load_recipe(recipe, set_ or (), budget)
     _conclude(spend(asked, out, display=_display(asked.name), began=_process_began()))
 
 
 @app.command()
 def resume(folder: RunArgument) -> None:
-    """Go on with a run that was stopped or killed; what was lost is on the books."""
+    """Go on with a run or pipeline that was stopped or killed; what was lost is on the books."""
     from outlay.train import resume as go_on
 
+    if (folder / "pipeline.yaml").is_file():
+        from outlay.train.pipeline import resume_pipeline
+
+        _conclude_pipeline(resume_pipeline(folder, display=_display, began=_process_began()))
+        return
     _conclude(go_on(folder, display=_display(folder.name), began=_process_began()))
 
 
@@ -154,6 +166,29 @@ def _conclude(result: Result) -> None:
 
     print_summary(read_run(result.folder), Console())
     typer.echo(f"run directory: {result.folder}" + (f"; go on with: outlay resume {result.folder}" if result.ended_by == "signal" else ""))
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _conclude_pipeline(result: PipelineResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from outlay.budget import format_amount
+
+    units = list(dict.fromkeys([*result.budget, "seconds"]))  # result.json holds the others
+    table = Table("leg", *units, "ended by", box=None, pad_edge=False)
+    ended = {leg["name"]: leg.get("ended_by", "") for leg in result.legs}
+    for name in [*ended, "pipeline"]:
+        table.add_row(name, *(f"{result.went[unit].get(name, 0.0):.4g}" for unit in units), ended.get(name, ""))
+    table.add_row("all", *(f"{result.spent[unit]:.4g}" for unit in units), result.ended_by)
+    limits = {unit: format_amount(unit, entry["limit"]) for unit, entry in result.budget.items()}
+    table.add_row("budget", *(limits.get(unit, "") for unit in units), "")
+    Console().print(table)
+    for name, value in result.metrics.items():
+        typer.echo(f"{name}: {value:.4g}")
+    going_on = f"; go on with: outlay resume {result.folder}" if result.ended_by == "signal" else ""
+    typer.echo(f"pipeline directory: {result.folder}{going_on}")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

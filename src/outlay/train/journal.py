@@ -124,6 +124,12 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def how_ended(lines: list[dict[str, Any]]) -> str | None:
+    """Return what ended a run; None while it has not been closed since it was last taken up."""
+    last = next((line["kind"] for line in reversed(lines) if line["kind"] in ("closed", "resume")), None)
+    return next(line["ended_by"] for line in reversed(lines) if line["kind"] == "end") if last == "closed" else None
+
+
 def effective(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the lines of the one history that led to the final weights: what a kill undid is left out."""
     history: list[dict[str, Any]] = []

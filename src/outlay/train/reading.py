@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,27 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
+#: what tells a pipeline of several runs from a recipe
+_LEGS = re.compile(r"^legs\s*:", re.MULTILINE)
+
+
 def bundled() -> dict[str, Path]:
     """Return the recipes that come with outlay: name -> file."""
+    return {name: path for name, path in _bundled_files().items() if not _LEGS.search(path.read_text(encoding="utf-8"))}
+
+
+def bundled_pipelines() -> dict[str, Path]:
+    """Return the pipelines that come with outlay: name -> file."""
+    return {name: path for name, path in _bundled_files().items() if _LEGS.search(path.read_text(encoding="utf-8"))}
+
+
+def _bundled_files() -> dict[str, Path]:
     folder = Path(str(resources.files("outlay") / "recipes"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """Return the file of a recipe given as a path or as the name of one that comes with outlay.
+    """Return the file of a recipe or pipeline given as a path or as the name of one that comes with outlay.
 
     Raises:
         InputError: when there is neither.
@@ -37,7 +51,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = bundled()
+    known = _bundled_files()
     if name in known:
         return known[name]
     raise InputError(f"there is no recipe file {name!r} and none of that name comes with outlay{nearest(name, known)}")
@@ -54,6 +68,42 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     Raises:
         InputError: with every problem found, each with its path and line.
     """
+    asked = read_asked(source, overrides, budget)
+    if "legs" in asked.plain and "stages" not in asked.plain:
+        raise InputError("holds a pipeline of several runs (legs) and not one recipe (stages); `outlay run` spends it", asked.name)
+    recipe = build_dataclass(Recipe, asked.plain, "", asked.problems)
+    if asked.problems or recipe is None:
+        raise asked.error()
+    return recipe  # type: ignore[no-any-return]
+
+
+@dataclass
+class Asked:
+    """Plain values as they were asked for.
+
+    Args:
+        plain: the values, overrides put in.
+        name: of the file they come from, if any.
+        lines: path of a value -> its line in the file.
+        problems: what was found wrong so far.
+    """
+
+    plain: dict[str, Any]
+    name: str | None
+    lines: dict[str, int]
+    problems: list[Problem]
+
+    def error(self) -> InputError:
+        """Return the error that tells all problems with their lines."""
+        return InputError([Problem(p.where, p.message, p.line or _line(p.where, self.lines)) for p in self.problems], self.name)
+
+
+def read_asked(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), budget: str | None = None) -> Asked:
+    """Return the plain values of a recipe or pipeline; arguments as of ``load_recipe``.
+
+    Raises:
+        InputError: when there is no mapping to be read.
+    """
     lines: dict[str, int] = {}
     name = None
     if isinstance(source, Mapping):
@@ -69,10 +119,17 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         _override(plain, override, problems)
     if budget is not None:
         plain["budget"] = budget
-    recipe = build_dataclass(Recipe, plain, "", problems)
-    if problems or recipe is None:
-        raise InputError([Problem(p.where, p.message, p.line or _line(p.where, lines)) for p in problems], name)
-    return recipe  # type: ignore[no-any-return]
+    return Asked(plain, name, lines, problems)
+
+
+def holds_pipeline(source: str | Path) -> bool:
+    """Return whether a file, or what comes with outlay under that name, is a pipeline of several runs.
+
+    Raises:
+        InputError: when there is neither, or it cannot be read.
+    """
+    plain = _read_yaml(find_recipe(str(source)), {})
+    return isinstance(plain, dict) and "legs" in plain and "stages" not in plain
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -34,7 +34,7 @@ from outlay.train.assembly import (
 from outlay.train.checkpoint import Snapshot, latest
 from outlay.train.finishing import finish, rehearse, rehearse_report
 from outlay.train.journal import NAME as JOURNAL
-from outlay.train.journal import Journal, effective, kept_since, lost_since, read_journal
+from outlay.train.journal import Journal, effective, how_ended, kept_since, lost_since, read_journal
 from outlay.train.labels import buy_labels, check_labels
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
 from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
@@ -107,7 +107,7 @@ def resume(folder: Path | str, *, recipe: Recipe | None = None, display: Display
     folder = Path(folder)
     unborn = (folder / "recipe.yaml").is_file() and not (folder / JOURNAL).exists()  # killed before it had begun
     lines = [] if unborn else read_journal(folder)
-    ended_by = _ended_by(lines)
+    ended_by = how_ended(lines)
     if ended_by not in (None, "signal", "failure"):
         raise InputError(f"the run in {folder} has ended on its budget ({ended_by}); start a new one with a larger budget")
     if any(line["kind"] == "run" and line.get("replay") for line in lines):
@@ -132,17 +132,11 @@ def replay(folder: Path | str, out: Path | str | None = None, *, recipe: Recipe 
     """
     folder = Path(folder)
     lines = effective(read_journal(folder))
-    if _ended_by(lines) in (None, "signal"):
+    if how_ended(lines) in (None, "signal"):
         raise InputError(f"the run in {folder} has not ended; resume it first (outlay resume {folder})")
     recipe = recipe or _recipe_of(folder)
     target = _fresh_folder(recipe, out or folder.parent / f"{folder.name}-replay")
     return _spend(_Way(target, recipe, Meter(recipe.budget), display or Quiet(), lines=lines, replay=True))
-
-
-def _ended_by(lines: list[dict[str, Any]]) -> str | None:
-    """Return what ended a run; None while it has not been closed since it was last taken up."""
-    last = next((line["kind"] for line in reversed(lines) if line["kind"] in ("closed", "resume")), None)
-    return next(line["ended_by"] for line in reversed(lines) if line["kind"] == "end") if last == "closed" else None
 
 
 def _recipe_of(folder: Path) -> Recipe:
