@@ -35,12 +35,14 @@ if TYPE_CHECKING:
         rollout_batch,
     )
     from outlay.testing.rewards import check_reward
+    from outlay.testing.rollout import check_engine
     from outlay.testing.sources import check_source
 
 _WITH_TORCH = {
     "check_advantage": "parts",
     "check_anchor": "parts",
     "check_denominator": "parts",
+    "check_engine": "rollout",
     "check_exam": "evaluations",
     "check_likelihood": "parts",
     "check_model": "models",
@@ -58,6 +60,7 @@ __all__ = [
     "check_anchor",
     "check_controller",
     "check_denominator",
+    "check_engine",
     "check_exam",
     "check_likelihood",
     "check_model",
