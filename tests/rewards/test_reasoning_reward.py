@@ -4,7 +4,7 @@ import pytest
 import reasoning_gym
 from made_answers import answer, outcomes, values, verdicts
 
-from outlay.rewards import Reasoning
+from outlay.rewards import Reasoning, ReasoningGym
 from outlay.tasks.reasoning import problems
 
 
@@ -34,14 +34,16 @@ def test_entries_are_scored_by_their_own_dataset(name: str) -> None:
     texts = [entry["answer"] if entry["answer"] is not None else "" for entry in entries]
     made = [answer(text, extra={"task": name, "entry": entry}) for text, entry in zip(texts, entries, strict=True)]
     wrong = [answer("nothing", extra={"task": name, "entry": entry}) for entry in entries]
-    assert values(Reasoning(), made) == [dataset.score_answer(text, entry) for text, entry in zip(texts, entries, strict=True)] == [1.0] * 5
-    assert values(Reasoning(), wrong) == [dataset.score_answer("nothing", entry) for entry in entries]
-    assert set(outcomes(Reasoning(), wrong)) == {"failed"}
+    assert (
+        values(ReasoningGym(), made) == [dataset.score_answer(text, entry) for text, entry in zip(texts, entries, strict=True)] == [1.0] * 5
+    )
+    assert values(ReasoningGym(), wrong) == [dataset.score_answer("nothing", entry) for entry in entries]
+    assert set(outcomes(ReasoningGym(), wrong)) == {"failed"}
 
 
 def test_a_task_of_ours_stands_for_the_dataset_behind_it() -> None:
     entry = reasoning_gym.create_dataset("chain_sum", size=1, seed=0)[0]
-    assert outcomes(Reasoning(), [answer(entry["answer"], extra={"task": "sum", "entry": entry})]) == ["passed"]
+    assert outcomes(ReasoningGym(), [answer(entry["answer"], extra={"task": "sum", "entry": entry})]) == ["passed"]
 
 
 def test_a_partial_score_is_the_reward_and_fails_below_the_threshold() -> None:
@@ -49,10 +51,10 @@ def test_a_partial_score_is_the_reward_and_fails_below_the_threshold() -> None:
     near = answer(f"it is {entry['answer']}", extra={"task": "gcd", "entry": entry})
     part = reasoning_gym.get_score_answer_fn("gcd")(near.text, entry)
     assert 0 < part < 0.99
-    assert [(v.outcome, v.value) for v in verdicts(Reasoning(), [near])] == [("failed", part)]
-    assert [(v.outcome, v.value) for v in verdicts(Reasoning(threshold=part), [near])] == [("passed", part)]
-    assert values(Reasoning(partial=False), [near]) == [0.0]
-    assert values(Reasoning(partial=False, threshold=part), [near]) == [1.0]
+    assert [(v.outcome, v.value) for v in verdicts(ReasoningGym(), [near])] == [("failed", part)]
+    assert [(v.outcome, v.value) for v in verdicts(ReasoningGym(threshold=part), [near])] == [("passed", part)]
+    assert values(ReasoningGym(partial=False), [near]) == [0.0]
+    assert values(ReasoningGym(partial=False, threshold=part), [near]) == [1.0]
 
 
 def test_an_end_is_required_unless_that_is_borne_and_a_tag_may_hold_the_answer() -> None:
@@ -68,15 +70,21 @@ def test_what_has_no_scorer_is_not_judged() -> None:
         answer("7", "7"),
         answer("7", "7", kind="poetry/1"),
         answer("7", "", kind="gcd/1"),
+    ]
+    found = verdicts(Reasoning(), made)
+    assert [verdict.outcome for verdict in found] == ["unjudged"] * 3
+    assert "'poetry'" in found[1].why and "no reference" in found[2].why
+    asked = [
+        answer("7", "7", kind="gcd/1"),
         answer("7", "7", extra={"task": "poetry", "entry": entry}),
         answer("(1+2", extra={"task": "word_sorting", "entry": {"answer": None, "metadata": None}}),
     ]
-    found = verdicts(Reasoning(), made)
-    assert [verdict.outcome for verdict in found] == ["unjudged"] * 5
-    assert "'poetry'" in found[1].why and "no reference" in found[2].why and "no dataset 'poetry'" in found[3].why
-    assert "the scorer of 'word_sorting' failed" in found[4].why
+    found = verdicts(ReasoningGym(), asked)
+    assert [verdict.outcome for verdict in found] == ["unjudged"] * 3
+    assert "holds no entry" in found[0].why and "no dataset 'poetry'" in found[1].why
+    assert "the scorer of 'word_sorting' failed" in found[2].why
 
 
 def test_a_threshold_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"threshold must lie in \(0, 1\], found 0"):
-        Reasoning(threshold=0)
+        ReasoningGym(threshold=0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from outlay.prompts.base import PromptSource, Question, Questions
 from outlay.prompts.file import FilePrompts
 from outlay.prompts.reasoning import ReasoningPrompts
+from outlay.prompts.reasoning_gym import ReasoningGymPrompts
 
 METHODS: dict[str, type] = {
     "reasoning": ReasoningPrompts,
+    "reasoning_gym": ReasoningGymPrompts,
     "file": FilePrompts,
 }
 
@@ -17,5 +19,6 @@ __all__ = [
     "PromptSource",
     "Question",
     "Questions",
+    "ReasoningGymPrompts",
     "ReasoningPrompts",
 ]

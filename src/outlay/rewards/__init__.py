@@ -17,7 +17,7 @@ from outlay.rewards.lengths import Cosine, GroupLength
 from outlay.rewards.limits import HardCut, MissingEnd, SoftOverlong, Words
 from outlay.rewards.math_answer import Math
 from outlay.rewards.next_segment import NextSegment
-from outlay.rewards.reasoning import Reasoning
+from outlay.rewards.reasoning import Reasoning, ReasoningGym
 from outlay.rewards.reference_metric import ReferenceMetric
 from outlay.rewards.standardised import Standardised
 from outlay.rewards.tool_call import ToolCall
@@ -28,6 +28,7 @@ from outlay.rewards.voting import judgement_reward, vote, winners
 METHODS: dict[str, type] = {
     "exact": Exact,
     "reasoning": Reasoning,
+    "reasoning_gym": ReasoningGym,
     "math": Math,
     "next_segment": NextSegment,
     "reference_metric": ReferenceMetric,
@@ -71,6 +72,7 @@ __all__ = [
     "MissingEnd",
     "NextSegment",
     "Reasoning",
+    "ReasoningGym",
     "ReferenceMetric",
     "Reward",
     "SoftOverlong",

@@ -4,32 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import MissingExtra
+from outlay.prompts.base import Question
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
 from outlay.rewards.reading import answer_part
 from outlay.schedules.base import require
 
-if TYPE_CHECKING:
-    from outlay.prompts.base import Question
+_PAPER = Paper("2505.24760", "REASONING GYM: Reasoning Environments for RL with Verifiable Rewards", 2025)
 
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What the scorer of the problem's own task gives the answer; one answer can often be written in several ways.
+    """1 for a right answer to a problem of ``outlay.tasks.reasoning``, else 0; one answer can often be written in several ways.
 
-    A question says whose problem it is:
+    ``extra["task"]``, or what stands before the slash in ``kind`` (``gcd/2``), says which task a question is of, and its reference is a right
+    answer. A question of no such task, or without a reference, cannot be judged.
 
-    - ``extra["entry"]``, made by the reasoning-gym dataset ``extra["task"]``: that dataset's scorer, a number in [0, 1]. A task of
-      ``outlay.tasks.reasoning`` stands for the dataset that makes its problems.
-    - otherwise ``extra["task"]``, or what stands before the slash in ``kind`` (``gcd/2``), is a task of ``outlay.tasks.reasoning`` and the
-      reference a right answer: 1 or 0.
+    Args:
+        end_required: an answer that did not end by itself is wrong, whatever it says.
+        inside: name of the tag that holds the answer; empty for the whole text.
+    """
 
-    A question that says neither, and an answer that makes the scorer fail, cannot be judged. Some of reasoning-gym's scorers evaluate what
-    they are given, therefore it is judged in a process of its own.
+    title: ClassVar[str] = "Reasoning problems' own scorers"
+    paper: ClassVar[Paper | None] = _PAPER
+
+    end_required: bool = True
+    inside: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """0 and 1."""
+        return 0.0, 1.0
+
+    def open(self, context: Context) -> Judge:
+        """Return the judge."""
+        return self
+
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Return a verdict an answer."""
+        return [self._one(answer) for answer in answers]
+
+    def _one(self, answer: Answer) -> Verdict:
+        given = _given(answer, self.end_required, self.inside)
+        if given is None:
+            return failed()
+        found = _own_score(answer.question, given)
+        if isinstance(found, Verdict):
+            return found
+        return passed() if found else failed()
+
+
+@dataclass(frozen=True)
+class ReasoningGym:
+    """What the scorer of a reasoning-gym dataset gives the answer, in [0, 1].
+
+    A question holds its entry in ``extra["entry"]``, made by the dataset ``extra["task"]``; a task of ``outlay.tasks.reasoning`` stands for the
+    dataset that makes its problems. A question without them, and an answer that makes the scorer fail, cannot be judged. Some of these scorers
+    evaluate what they are given, therefore it is judged in a process of its own.
 
     Args:
         threshold: lowest score that passes, in (0, 1].
@@ -38,8 +73,8 @@ class Reasoning:
         inside: name of the tag that holds the answer; empty for the whole text.
     """
 
-    title: ClassVar[str] = "Reasoning problems' own scorers"
-    paper: ClassVar[Paper | None] = Paper("2505.24760", "REASONING GYM: Reasoning Environments for RL with Verifiable Rewards", 2025)
+    title: ClassVar[str] = "Reasoning-gym's scorers"
+    paper: ClassVar[Paper | None] = _PAPER
     isolate: ClassVar[bool] = True
 
     threshold: float = 0.99
@@ -56,26 +91,29 @@ class Reasoning:
         return 0.0, 1.0
 
     def open(self, context: Context) -> Judge:
-        """Return the judge. Reasoning-gym is needed for its own entries alone."""
+        """Return the judge.
+
+        Raises:
+            MissingExtra: without reasoning-gym.
+        """
+        try:
+            import reasoning_gym  # noqa: F401
+        except ImportError:
+            raise MissingExtra("reasoning-gym", "rl") from None
         return self
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
-        """Return a verdict an answer.
-
-        Raises:
-            MissingExtra: for an entry of reasoning-gym where that is not installed.
-        """
+        """Return a verdict an answer."""
         return [self._one(answer) for answer in answers]
 
     def _one(self, answer: Answer) -> Verdict:
-        if self.end_required and not answer.ended:
-            return failed()
-        given = answer_part(answer.text, self.inside)
+        given = _given(answer, self.end_required, self.inside)
         if given is None:
             return failed()
-        question = answer.question
-        entry = question.extra.get("entry")
-        found = _own_score(question, given) if entry is None else _gym_score(str(question.extra.get("task", "")), entry, given)
+        extra = answer.question.extra
+        if "entry" not in extra:
+            return unjudged("the question holds no entry of reasoning-gym")
+        found = _gym_score(str(extra.get("task", "")), extra["entry"], given)
         if isinstance(found, Verdict):
             return found
         right = found >= self.threshold
@@ -83,24 +121,27 @@ class Reasoning:
         return passed(value) if right else failed(value)
 
 
-def _own_score(question: Question, given: str) -> float | Verdict:
+def _given(answer: Answer, end_required: bool, inside: str) -> str | None:
+    """Return the part of the text that is the answer; None where there is none to be judged."""
+    return None if end_required and not answer.ended else answer_part(answer.text, inside)
+
+
+def _own_score(question: Question, given: str) -> bool | Verdict:
     from outlay.tasks.reasoning import TASKS, Problem, score
 
     task, _, level = question.kind.partition("/")
     task = str(question.extra.get("task", task))
     if task not in TASKS:
-        return unjudged(f"no scorer for {task!r}: not a task of outlay.tasks.reasoning, and the question holds no entry of reasoning-gym")
+        return unjudged(f"no scorer for {task!r}; it is no task of outlay.tasks.reasoning")
     if not question.reference.strip():
         return unjudged("the question has no reference")
     problem = Problem(task, int(level) if level.isdigit() else 1, question.text, question.reference.strip(), question.place)
-    return float(score(problem, given))
+    return score(problem, given)
 
 
 def _gym_score(task: str, entry: object, given: str) -> float | Verdict:
-    try:
-        import reasoning_gym
-    except ImportError:
-        raise MissingExtra("reasoning-gym", "rl") from None
+    import reasoning_gym
+
     from outlay.tasks.reasoning import TASKS
 
     try:
