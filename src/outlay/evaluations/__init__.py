@@ -5,10 +5,12 @@ from __future__ import annotations
 from outlay.evaluations.base import Exam, Sitting
 from outlay.evaluations.exact_match import ExactMatch
 from outlay.evaluations.held_out_loss import HeldOutLoss
+from outlay.evaluations.sampled_match import SampledMatch
 
 METHODS: dict[str, type] = {
     "held_out_loss": HeldOutLoss,
     "exact_match": ExactMatch,
+    "sampled_match": SampledMatch,
 }
 
-__all__ = ["METHODS", "ExactMatch", "Exam", "HeldOutLoss", "Sitting"]
+__all__ = ["METHODS", "ExactMatch", "Exam", "HeldOutLoss", "SampledMatch", "Sitting"]

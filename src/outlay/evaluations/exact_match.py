@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -62,17 +62,7 @@ class ExactMatch:
             MissingExtra: when a task needs reasoning-gym and that is not installed.
         """
         tokenizer = tokenizer_of(context, "evaluations/exact_match")
-        drawn = draw_problems(self.tasks, "held_out", self.problems, rng.derive(context.seed, "evaluations/exact_match"), self.style)
-        if not drawn:
-            raise InputError(f"the spaces of {self.tasks} are so small that no question is held out; take higher levels")
-        prompts = as_prompts([problem.prompt for problem in drawn], tokenizer, self.chat)
-        encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        answers = tokenizer([problem.answer for problem in drawn], add_special_tokens=False)["input_ids"]
-        longest = max(range(len(drawn)), key=lambda i: len(answers[i]))
-        needed = len(answers[longest]) + 1
-        if self.new_tokens is not None and self.new_tokens < needed:
-            rule = f"needs {needed} tokens with its end mark, but new_tokens is {self.new_tokens}; raise it or leave it out"
-            raise InputError(f"the answer {drawn[longest].answer!r} of task {drawn[longest].task!r} {rule}")
+        drawn, encoded, needed = questions_of(self.tasks, self.problems, self.new_tokens, self.style, self.chat, context.seed, tokenizer)
         # neighbours in length waste little on padding
         order = sorted(range(len(drawn)), key=lambda i: len(encoded[i]))
         cuts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
@@ -151,6 +141,37 @@ class _Sitting:
             None if length is None else self.tokenizer.decode(row[:length].tolist(), clean_up_tokenization_spaces=False)
             for row, length in zip(replies, lengths, strict=True)
         ]
+
+
+def questions_of(
+    tasks: Mapping[str, Sequence[int]],
+    most: int,
+    new_tokens: int | None,
+    style: Literal["short", "english"],
+    chat: bool,
+    seed: int,
+    tokenizer: Any,
+) -> tuple[list[Problem], list[list[int]], int]:
+    """Return held-out problems, their prompts' tokens, and how many tokens the longest right answer takes, end mark included.
+
+    They are drawn from the stream (seed, "evaluations/exact_match"), so that exams of the same fields ask the same.
+
+    Raises:
+        InputError: when nothing is held out, or ``new_tokens`` is too small for a right answer.
+        MissingExtra: when a task needs reasoning-gym and that is not installed.
+    """
+    drawn = draw_problems(tasks, "held_out", most, rng.derive(seed, "evaluations/exact_match"), style)
+    if not drawn:
+        raise InputError(f"the spaces of {tasks} are so small that no question is held out; take higher levels")
+    prompts = as_prompts([problem.prompt for problem in drawn], tokenizer, chat)
+    encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    answers = tokenizer([problem.answer for problem in drawn], add_special_tokens=False)["input_ids"]
+    longest = max(range(len(drawn)), key=lambda i: len(answers[i]))
+    needed = len(answers[longest]) + 1
+    if new_tokens is not None and new_tokens < needed:
+        rule = f"needs {needed} tokens with its end mark, but new_tokens is {new_tokens}; raise it or leave it out"
+        raise InputError(f"the answer {drawn[longest].answer!r} of task {drawn[longest].task!r} {rule}")
+    return drawn, encoded, needed
 
 
 def is_right(problem: Problem, reply: str | None) -> bool:

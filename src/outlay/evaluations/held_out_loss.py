@@ -13,7 +13,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError
 from outlay.evaluations.base import ChargeBatch
-from outlay.objectives.base import Objective
+from outlay.objectives.base import Binds, Objective, Prepares
 from outlay.objectives.next_token import NextToken
 from outlay.rng import numpy_generator
 from outlay.sources.base import Batch, Source, count_units
@@ -51,10 +51,13 @@ class HeldOutLoss:
 
     def open(self, context: Context, source: Source) -> _Sitting:
         """Return the held-out batches, chosen by the stream (seed, name)."""
+        if isinstance(self.objective, Binds) and getattr(self.objective, "passes", 0.0) > 0:
+            _nothing_frozen()
         kept = (self.source or source).held_out(context)
         chosen = self._chosen(len(kept), context.seed)
         batches = [kept.collate(chosen[i : i + self.batch_size]) for i in range(0, len(chosen), self.batch_size)]
-        return _Sitting(self, batches, context)
+        bound = self.objective.bind(_nothing_frozen) if isinstance(self.objective, Binds) else self.objective
+        return _Sitting(self, bound, batches, context)
 
     def _chosen(self, count: int, seed: int) -> list[int]:
         if self.part == (0.0, 1.0):
@@ -71,6 +74,7 @@ class HeldOutLoss:
 @dataclass(frozen=True)
 class _Sitting:
     exam: HeldOutLoss
+    objective: Objective
     batches: list[Batch]
     context: Context
 
@@ -85,13 +89,23 @@ class _Sitting:
 
     def run(self, model: nn.Module, charge: ChargeBatch) -> dict[str, float]:
         sums: dict[str, float] = {}
-        weight = 0.0
+        objective, weight = self.objective, 0.0
+        knobs = dict(objective.knobs)
         for batch in self.batches:
             here = {name: column.to(self.context.device) for name, column in batch.items()}
-            units = self.exam.objective.weight(batch)
-            loss, measures = self.exam.objective(model, here, dict(self.exam.objective.knobs))
+            if isinstance(objective, Prepares):
+                here = objective.prepare(model, here, knobs)
+            units = objective.weight(here)
+            loss, measures = objective(model, here, knobs)
             for name, value in {"loss": loss, **measures}.items():
                 sums[name] = sums.get(name, 0.0) + units * float(value)
             weight += units
             charge(batch, 0.0)
         return {f"{self.exam.name}/{name}": total / weight if weight else math.nan for name, total in sums.items()}
+
+
+def _nothing_frozen() -> nn.Module:
+    raise InputError(
+        "evaluations/held_out_loss has no frozen model that its objective could compare with; measure what needs none, such as next_token, or ask "
+        "questions (exact_match)"
+    )
