@@ -75,7 +75,7 @@ def run_jobs(ask: Iterator[list[Job]], store: Store, processes: int, progress: P
     running: set[Future[dict[str, Any]]] = set()
     known: set[str] = set()
     done, spent, last, over = 0, 0.0, "", False
-    with _one_thread_each(), _workers(processes) as pool:
+    with one_thread_each(), workers(processes) as pool:
         while running or waiting or not over:
             asked = next(ask, None)
             over = over or asked is None
@@ -103,7 +103,8 @@ class _Here(Executor):
         return future
 
 
-def _workers(processes: int) -> Executor:
+def workers(processes: int) -> Executor:
+    """Return what runs functions in so many processes, which live until it is left; one is this process itself."""
     if processes == 1:
         return _Here()
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
@@ -121,7 +122,7 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let child processes take one thread: several that take all cores wait for one another."""
     names = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     before = {name: os.environ.get(name) for name in names}
