@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from outlay.rollout.base import Sampling, sample_stream
@@ -55,9 +56,10 @@ def _likeliest(chances: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor,
 
 def draw_uniforms(seed: int, stream: int, sample: int, count: int) -> torch.Tensor:
     """Return the first ``count`` uniform numbers of a sample's random stream, double precision, a little below 1 at most."""
-    generator = torch.Generator().manual_seed(sample_stream(seed, stream, sample))
+    # numpy's generator reads all 63 bits of the seed; torch's on the CPU would read 32, and among many samples some would be twins
+    drawn = torch.from_numpy(np.random.default_rng(sample_stream(seed, stream, sample)).random(count))
     # the ceiling keeps u * total below total in double precision, so that no token of probability 0 is ever reached
-    return torch.rand(count, generator=generator, dtype=torch.float64).clamp_(max=1 - 2**-40)
+    return drawn.clamp_(max=1 - 2**-40)
 
 
 class StopText:
