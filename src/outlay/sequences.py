@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from outlay.packed import packed_logits
 from outlay.sources.base import IGNORED, Batch
 
 
@@ -50,15 +51,15 @@ def shifted(batch: Batch, name: str) -> torch.Tensor:
 def answer_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return logits in single precision at the labelled positions alone: (tokens, vocabulary), in row order, divided by the row's temperature
     where the batch has one, so that they are those of the distribution that was sampled from."""
+    packed = packed_logits(model, batch)
+    if packed is not None:
+        return _tempered(packed, batch)
     return chosen_logits(model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits, batch)
 
 
 def chosen_logits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return what ``answer_logits`` does, from the logits (n, T, vocabulary) of a forward pass that was made already."""
-    mask = answer_mask(batch)
-    chosen = logits[:, :-1][mask]
-    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-    return chosen / _temperatures(batch, mask) if "temperature" in batch else chosen
+    return _tempered(logits[:, :-1][answer_mask(batch)], batch)
 
 
 def token_log_probs(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -144,7 +145,13 @@ def knob(knobs: Mapping[str, float], name: str, default: float) -> float:
     return knobs.get(name, default)
 
 
-def _temperatures(batch: Batch, mask: torch.Tensor) -> torch.Tensor:
+def _tempered(chosen: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return logits (tokens, vocabulary) at the answers' positions in single precision at least, divided by their row's temperature."""
+    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    if "temperature" not in batch:
+        return chosen
     # greedy rows are scored at temperature 1
     each = torch.where(batch["temperature"] > 0, batch["temperature"], torch.ones_like(batch["temperature"]))
-    return each[:, None].expand(mask.shape)[mask][:, None]
+    if bool((each == 1).all()):
+        return chosen
+    return chosen / each.repeat_interleave(answer_mask(batch).sum(1))[:, None]

@@ -13,6 +13,7 @@ from torch import nn
 
 from outlay.errors import InputError
 from outlay.objectives.base import Objective
+from outlay.packed import padded
 from outlay.planning.flops import CountFlops
 from outlay.planning.live import LiveBytes, Moment
 from outlay.planning.restoring import undisturbed
@@ -66,7 +67,8 @@ def measure(module: nn.Module, objective: Objective, batch: Batch, precision: st
 
     Both passes run the heaviest example of the batch (most labelled positions), repeated, beside its most padded one, so that the memory
     is that of the worst batch of this shape. FLOPs are those of matrix products, convolutions, attention and recurrent layers; attention
-    is counted in full, causal or not, and its backward pass with the scores computed again. The module is left as it was: gradients,
+    is counted in full, causal or not, and its backward pass with the scores computed again, and padding counts, even where a batch is
+    computed without (see ``outlay.packed``): a shape has one cost. The module is left as it was: gradients,
     buffers, modes and random generators are put back. Measure before compiling: a compiled module hides its operations.
 
     Args:
@@ -115,7 +117,7 @@ def _pass(module: nn.Module, objective: Objective, batch: Batch, count: int, pre
     parameters = list(module.parameters())
     rows = torch.tensor(_rows(batch, count))
     device, dtype = parameters[0].device, PRECISIONS[precision]
-    with undisturbed(module), torch.enable_grad(), LiveBytes([*parameters, *module.buffers()]) as live, CountFlops() as flops:
+    with undisturbed(module), padded(), torch.enable_grad(), LiveBytes([*parameters, *module.buffers()]) as live, CountFlops() as flops:
         with _hooks(parameters, live):
             here = {name: column.index_select(0, rows.to(column.device)).to(device) for name, column in batch.items()}
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
