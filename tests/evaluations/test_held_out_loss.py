@@ -96,3 +96,19 @@ def test_contract() -> None:
     table = Table(rows=rows, held_out_share=0.3)
     metrics = check_exam(HeldOutLoss(batch_size=7, examples=30), Context(seed=0, tokenizer=loaded.tokenizer), table, loaded.module)
     assert metrics["held_out/loss"] == pytest.approx(math.log(100), abs=0.5)
+
+
+def test_an_objective_that_compares_with_a_frozen_model_is_refused_and_one_without_is_measured() -> None:
+    from outlay.objectives import DirectPreference
+    from outlay.sources import Preferences
+
+    rows = [{"prompt": f"say {i}: ", "chosen": f"{i}{i}", "rejected": f"{i}!"} for i in range(40)]
+    loaded = Transformer(hidden=16, layers=1, heads=2, context=32).build(0)
+    context = Context(seed=1, tokenizer=loaded.tokenizer)
+    source = Preferences(rows=rows, held_out_share=0.5)
+    with pytest.raises(InputError, match="has no frozen model"):
+        HeldOutLoss(DirectPreference()).open(context, source)
+    free = HeldOutLoss(DirectPreference(reference_free=True), batch_size=2)
+    with torch.no_grad():
+        found = free.open(context, source).run(loaded.module.eval(), lambda batch, new: None)
+    assert found["held_out/loss"] > 0

@@ -12,7 +12,6 @@ from outlay.context import Context
 from outlay.errors import InputError, MissingExtra, nearest
 from outlay.prompts.base import Question
 from outlay.schedules.base import require
-from outlay.sources.prompts import as_prompts, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class ReasoningGymPrompts:
             MissingExtra: without reasoning-gym.
             InputError: for a dataset or a field that it does not have.
         """
+        from outlay.sources.prompts import tokenizer_of
+
         try:
             import reasoning_gym
             from reasoning_gym.factory import DATASETS
@@ -81,6 +82,8 @@ class _Entries:
         self._place = int(state["place"])
 
     def _question(self, place: int) -> Question:
+        from outlay.sources.prompts import as_prompts
+
         index, which = divmod(place, len(self._names))
         entry = self._datasets[which][index]
         text = as_prompts([entry["question"]], self._tokenizer, self._spec.chat)[0]

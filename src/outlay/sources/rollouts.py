@@ -15,7 +15,7 @@ from outlay.prompts.base import PromptSource, Question, Questions
 from outlay.rewards.base import Answer, Judge, Reward, Verdict
 from outlay.rewards.combining import combine
 from outlay.rewards.guarding import judge_guarded
-from outlay.rewards.isolated import Isolated
+from outlay.rewards.isolated import open_judge
 from outlay.rng import derive, numpy_generator
 from outlay.rollout.base import Completion, Engine, Generator, Request, Sampling
 from outlay.rollout.local import Local
@@ -99,7 +99,7 @@ class Rollouts:
         """
         if context.world > 1:
             raise InputError("sources/rollouts works in one process; give an engine with devices of its own (rollout/vllm) more of them")
-        judges = {name: (_in_safety(reward).open(context), reward.bounds) for name, reward in self.rewards.items()}
+        judges = {name: (open_judge(reward, context), reward.bounds) for name, reward in self.rewards.items()}
         return RolloutStream(self, context, self.prompts.open(context), judges)
 
     def held_out(self, context: Context) -> Examples:
@@ -406,11 +406,6 @@ def _lay_out(rows: Sequence[_Row], padding: int) -> Batch:
         "group": torch.tensor([row.group for row in rows], dtype=torch.long), "reward": torch.tensor([row.value for row in rows]),
         "judged": torch.tensor([row.judged for row in rows], dtype=torch.bool), "ended": torch.tensor([row.ended for row in rows], dtype=torch.bool),
     }  # fmt: skip
-
-
-def _in_safety(reward: Reward) -> Reward:
-    """Return the reward, in processes of its own where it says that it may hang or crash."""
-    return Isolated(reward) if getattr(reward, "isolate", False) else reward
 
 
 def _mean(values: Sequence[float]) -> float:
