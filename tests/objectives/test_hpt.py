@@ -125,6 +125,11 @@ def test_demonstrations_are_taught_at_temperature_1() -> None:
     assert Hpt().prepare(POLICY, data, {})["temperature"].tolist() == [2.0, 2.0, 1.0, 2.0, 2.0]
 
 
+def test_a_batch_that_brings_no_demonstrations_is_paid_with_rollouts_where_it_can_be() -> None:
+    answers = rollouts(WRITER, MIXED)
+    assert Hpt().prepare(POLICY, answers, {})["group"].tolist() == [3, 3, 9, 9]
+
+
 def test_nothing_to_teach() -> None:
     data = batch(MIXED)
     data["judged"][~data["demonstration"]] = False

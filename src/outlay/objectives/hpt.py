@@ -87,9 +87,9 @@ class Hpt:
     @torch.no_grad()
     def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
         """Return the rows that are trained on, with ``advantage`` (n, T) and ``coefficient`` (n,): alpha of a rollout, beta of a demonstration."""
-        shown = batch["demonstration"].bool()
         judged = judged_rows(batch)
-        ready = self._rollouts.prepare(model, {**batch, "judged": judged & ~shown}, knobs)
+        shown = batch["demonstration"].bool() if "demonstration" in batch else torch.zeros_like(judged)
+        ready = self._rollouts.prepare(model, {**batch, "judged": judged & ~shown, "demonstration": shown}, knobs)
         ready["judged"] = judged
         if "temperature" in ready:
             # a demonstration was not sampled: it is taught at temperature 1

@@ -167,7 +167,11 @@ def check_stabiliser(stabiliser: Stabiliser) -> None:
     one = torch.ones(2, dtype=torch.float64, requires_grad=True)
     (at_one,) = torch.autograd.grad(stabiliser.surrogate(one, torch.tensor([1.5, -0.5], dtype=torch.float64)).sum(), one)
     allowed = (at_one == torch.tensor([1.5, -0.5])) | (at_one == 0)
-    hold(bool(allowed.all()) and at_one[0] == 1.5, "on policy the gradient is the advantage (or 0 for a bad answer)", f"found {at_one}")
+    hold(
+        bool(allowed.all()) and float(at_one[0]) == 1.5,
+        "on policy the gradient is the advantage (or 0 for a bad answer)",
+        f"found {at_one}",
+    )
 
 
 def check_anchor(anchor: Anchor) -> None:
