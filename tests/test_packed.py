@@ -146,8 +146,8 @@ def test_batches_that_it_does_not_fit() -> None:
     assert lay_out(left) is None and packed_logits(module, left) is None
     silent = batch | {"labels": torch.full_like(batch["labels"], IGNORED)}
     assert lay_out(silent) is None and answer_logits(module, silent).shape == (0, 100)
-    # nothing shared and nearly no padding: 2 rows of 30 out of 2 x 33 places
-    assert packed_logits(module, rows([(10, 21), (10, 21)], [0, 1])) is None
+    # nothing shared and nearly no padding: 2 rows of 49 out of 2 x 53 places
+    assert packed_logits(module, rows([(10, 40), (10, 40)], [0, 1])) is None
     with padded():
         assert packed_logits(module, batch) is None
     assert packed_logits(module, batch) is not None
