@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from outlay.context import Context
+from outlay.errors import InputError
 from outlay.evaluations import HeldOutLoss
 from outlay.models import Transformer
 from outlay.objectives import Classification

@@ -89,23 +89,23 @@ def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
 
 def test_a_batch_holds_what_was_written_and_its_log_probabilities() -> None:
     stream = rollouts(temperature=0.7).open(CONTEXT)
-    asked = PROMPTS.open(CONTEXT).draw(2)
-    acted = act(stream)
-    batch = stream.draw(8)
-    assert (acted.place, acted.questions, acted.cut) == (0, 2, False)
+    asked = PROMPTS.open(CONTEXT).draw(8)
+    acted = act(stream, 32)
+    batch = stream.draw(32)
+    assert (acted.place, acted.questions, acted.cut) == (0, 8, False)
     prompts = [CONTEXT.tokenizer.decode(prompt) for prompt, _ in rows_of(batch)]
     assert prompts == [question.text for question in asked for _ in range(4)]
     lengths = [len(answer) for _, answer in rows_of(batch)]
     assert torch.allclose(batch["reward"], 1 / torch.tensor(lengths, dtype=torch.float32))
     ends = [answer[-1] == CONTEXT.tokenizer.eos_token_id for _, answer in rows_of(batch)]
-    assert batch["ended"].tolist() == ends and 0 < sum(ends) < 8
+    assert batch["ended"].tolist() == ends and 0 < sum(ends) < 32
     assert all(len(answer) == 6 for (_, answer), ended in zip(rows_of(batch), ends, strict=True) if not ended)
     with torch.no_grad():
         expected = token_log_probs(MODEL.eval(), batch)
     torch.testing.assert_close(batch["behaviour"][:, 1:], expected, atol=1e-4, rtol=0)
     assert bool((batch["behaviour"][:, 1:][~answer_mask(batch)] == 0).all())
-    assert batch["group"].tolist() == [0] * 4 + [1] * 4
-    assert batch["temperature"].tolist() == pytest.approx([0.7] * 8) and batch["limit"].tolist() == [6] * 8
+    assert batch["group"].tolist() == [group for group in range(8) for _ in range(4)]
+    assert batch["temperature"].tolist() == pytest.approx([0.7] * 32) and batch["limit"].tolist() == [6] * 32
 
 
 def test_what_was_seen_is_said() -> None:

@@ -336,6 +336,8 @@ class RolloutStream:
                 ended = one.ended in ("end", "stop")
                 rows.append(_Row(group.prompt, one.tokens, one.logprobs, number, value, told, ended, group.greedy_value, False))
             if demonstrations:
+                if not group.question.reference:
+                    raise InputError(f"the question {group.question.text[:60]!r} has no reference, which its objective wants as a demonstration")
                 answer = (*self._tokenizer(group.question.reference, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id)
                 rows.append(_Row(group.prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, group.greedy_value, True))
         batch = _lay_out(rows, self._tokenizer.pad_token_id)
