@@ -35,7 +35,7 @@ from outlay.sources.prompts import tokenizer_of
 from outlay.train.assembly import versions
 from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, how_ended, read_journal
-from outlay.train.pace import ending_unit, flow_limits
+from outlay.train.pace import Tail, ending_unit, flow_limits
 from outlay.train.result import SPENT, STOPPED, Result
 from outlay.train.signals import Signals
 
@@ -55,12 +55,13 @@ class Answers:
 
     What ``keep`` leaves of a question's answers, and the columns of a row:
 
-        all     every answer                                                       prompt, answer, reward
-        right   distinct answers that every reward passed: the worthiest first,
-                the shorter of equals first, at most ``per_question``               prompt, answer, reward
-        best    the worthiest answer, right or not                                  prompt, answer, reward
-        pairs   the worthiest and the least worthy answer, where they differ        prompt, chosen, rejected
-        groups  all together, where not all are worth the same                      prompt, answers, rewards
+        all         every answer                                                          prompt, answer, reward
+        right       distinct answers that every reward passed: the worthiest first, the
+                    shorter of equals first, at most ``per_question``                     prompt, answer, reward
+        best        the worthiest answer, right or not                                    prompt, answer, reward
+        pairs       the worthiest and the least worthy answer, where they differ          prompt, chosen, rejected
+        hard_pairs  the worthiest right answer, and the worthiest wrong one               prompt, chosen, rejected
+        groups      all together, where not all are worth the same                        prompt, answers, rewards
 
     An answer's reward is the sum of its rewards' values, and null where one of them could not judge it; such an answer is in ``all`` and ``groups``
     alone. An answer that did not end by itself is never a demonstration, since its end would be taught: it can be rejected, or part of a group.
@@ -98,7 +99,7 @@ class Answers:
     top_k: int = 0
     stop: tuple[str, ...] = ()
     engine: Engine = field(default_factory=Local)
-    keep: Literal["all", "right", "best", "pairs", "groups"] = "all"
+    keep: Literal["all", "right", "best", "pairs", "hard_pairs", "groups"] = "all"
     per_question: int = 1
     skip: int = 0
     together: int = 16
@@ -113,7 +114,10 @@ class Answers:
         require(
             self.keep == "all" or bool(self.rewards), f"keep: {self.keep} needs rewards to tell answers apart, such as {{right: exact}}"
         )
-        require(self.keep not in ("pairs", "groups") or self.samples > 1, f"keep: {self.keep} needs samples > 1, found {self.samples}")
+        require(
+            self.keep not in ("pairs", "hard_pairs", "groups") or self.samples > 1,
+            f"keep: {self.keep} needs samples > 1, found {self.samples}",
+        )
         self.sampling()
 
     def sampling(self) -> Sampling:
@@ -165,10 +169,15 @@ def rows_of(prompt: str, answers: Sequence[Judged], keep: str, per_question: int
             if one.right:
                 distinct.setdefault(one.text, one)
         return [_row(prompt, one) for one in list(distinct.values())[:per_question]]
-    worst = min((one for one in answers if one.judged), key=lambda one: one.value, default=None)
-    if worst is None or not told or told[0].value == worst.value:
+    judged = [one for one in answers if one.judged]
+    if keep == "pairs":
+        chosen, rejected = next(iter(told), None), min(judged, key=lambda one: one.value, default=None)
+    else:
+        chosen = next((one for one in told if one.right), None)
+        rejected = max((one for one in judged if not one.right), key=lambda one: one.value, default=None)
+    if chosen is None or rejected is None or chosen.value == rejected.value:
         return []
-    return [{"prompt": prompt, "chosen": told[0].text, "rejected": worst.text}]
+    return [{"prompt": prompt, "chosen": chosen.text, "rejected": rejected.text}]
 
 
 def _row(prompt: str, one: Judged) -> dict[str, Any]:
@@ -275,8 +284,9 @@ class _Writing:
     )
     #: the unit that ran out
     over: str | None = None
-    #: seconds of the slowest judging and writing so far
-    tail: float = 0.0
+    #: how long judging and writing take, and a piece of generation
+    tail: Tail = field(default_factory=Tail)
+    piece: Tail = field(default_factory=Tail)
 
     def run(self, lines: list[dict[str, Any]]) -> Result:
         spec, meter = self.opened.spec, self.meter
@@ -307,7 +317,7 @@ class _Writing:
             ]
             seed = derive(spec.seed, "train/answers")
             written = self.opened.generator.generate(requests, spec.sampling(), seed=seed, leave=self._leave)
-        began = meter.spent("seconds")
+        self.piece.began, self.tail.began = None, meter.spent("seconds")
         groups = [(question, written[i * spec.samples : (i + 1) * spec.samples]) for i, question in enumerate(questions)]
         groups = [(question, mine) for question, mine in groups if all(one.ended != "cut" for one in mine)]
         with meter.spend("reward"):
@@ -328,7 +338,7 @@ class _Writing:
         }  # fmt: skip
         self.come = {key: self.come[key] + amount for key, amount in seen.items()} | {"offset": file.tell()}
         self.opened.questions.advance(count)
-        self.tail = max(self.tail, meter.spent("seconds") - began)
+        self.tail.ended(meter.spent("seconds"))
         self.journal.write("answers", over=self.over, **self.come)
 
     def _leave(self, work: Work) -> bool:
@@ -337,12 +347,17 @@ class _Writing:
             "rollouts": float(work.rollouts), "new_tokens": float(work.new_tokens), "tokens": float(computed),
             "flops": self.opened.flops_per_position * computed,
         }  # fmt: skip
+        now = self.meter.spent("seconds")
+        self.piece.ended(now)
         for unit, limit in flow_limits(self.meter.budget).items():
-            ahead = self.tail + min(CLOSING_SECONDS, CLOSING_SHARE * limit) if unit == "seconds" else amounts.get(unit, 0.0)
+            ahead = amounts.get(unit, 0.0)
+            if unit == "seconds":
+                ahead = self.piece.expected() + self.tail.expected() + min(CLOSING_SECONDS, CLOSING_SHARE * limit)
             # what there was leave for beforehand has been done: it is charged in any case
             if work.when != "after" and self.meter.spent(unit) + ahead > limit:
                 self.over = unit
                 return False
+        self.piece.began = now
         if work.when != "ahead":
             self.meter.charge("rollout", **{unit: amount for unit, amount in amounts.items() if amount})
         return True

@@ -451,7 +451,7 @@ class _Work:
                 first = number == 0 and isinstance(error, InputError | MissingExtra) and self.state.untouched
                 if not first:
                     self._finish("failure", FAILED, f"leg {leg.name}: {error}")
-                if first or not isinstance(error, InputError):
+                if first or not isinstance(error, InputError | PipelineFailed):
                     raise
                 raise PipelineFailed(f"leg {leg.name}: {error}") from error
             if ended_by == "signal":
