@@ -86,7 +86,7 @@ def test_contract_with_prompts_kept_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_by_name() -> None:
     assert make("rollout/local", slots=8) == Local(slots=8)
-    with pytest.raises(ValueError, match="slots must be > 0, found 0"):
+    with pytest.raises(ValueError, match="slots must be > 0 or None, found 0"):
         Local(slots=0)
 
 
@@ -226,6 +226,23 @@ def test_places_are_taken_again_while_others_write() -> None:
     assert len(steps) <= 31
     # those with the most to write for a position to read come first
     assert works[0] == Work(prompt_tokens=20, new_tokens=4, rollouts=4)
+
+
+def test_by_itself_an_engine_takes_no_more_rows_than_its_room_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = built(num_key_value_heads=2)
+    works: list[Work] = []
+
+    def most(samples: int) -> int:
+        works.clear()
+        written(Local(), model, tokenizer, [Request(prompt(5), samples, 3)], leave=lambda work: works.append(work) or True)
+        return max(work.rollouts for work in works)
+
+    assert most(300) == 256
+    # 8 positions of 2 layers x 2 heads x 8 numbers x 4 bytes, keys and values
+    monkeypatch.setattr(local_module, "ROOM", 3 * 8 * 2 * 2 * 2 * 8 * 4 + 1)
+    assert most(300) == 3
+    monkeypatch.setattr(local_module, "ROOM", 1)
+    assert most(4) == 1
 
 
 def test_cut_in_the_middle() -> None:

@@ -166,6 +166,15 @@ def check_generates(model: nn.Module) -> None:
             raise InputError(f"rollout/local cannot generate with this {name}: it {reason}")
 
 
+def position_bytes(model: nn.Module) -> int:
+    """Return about how many bytes the keys and values of one position take."""
+    config: Any = model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * width * next(model.parameters()).element_size())
+
+
 def longest_sequence(model: nn.Module) -> int | None:
     """Return how many positions a model can be given here: its own limit, and its attention window where it has one."""
     config: Any = model.config

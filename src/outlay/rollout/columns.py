@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -63,6 +64,11 @@ class Columns:
         self._open_bias = torch.empty(self._lanes, 1, BLOCK, dtype=like.dtype, device=like.device)
         self._closed_bias = torch.empty(self._lanes, 1, region, dtype=like.dtype, device=like.device)
         self._layers = layers
+        #: what lies in the open block: keys transposed and values by lane, keys in pairs and values by row
+        self._new = [
+            (block[0].mT, block[1], pairs(block[0]).unflatten(0, (places, heads)), block[1].unflatten(0, (places, heads)))
+            for block in self._open
+        ]
         self._clear()
 
     def _clear(self) -> None:
@@ -160,11 +166,12 @@ class Columns:
 
     def _look(self) -> None:
         """Make the views of what belongs to the rows that are there."""
-        lanes = len(self._began) * self._heads
+        rows = len(self._began)
+        lanes = rows * self._heads
         self._new_bias = self._open_bias[:lanes]
         self._views = [
-            _View(closed[0, :lanes].mT, closed[1, :lanes], new[0, :lanes].mT, new[1, :lanes], self._heads)
-            for closed, new in zip(self._closed, self._open, strict=True)
+            _View(closed[0, :lanes].mT, closed[1, :lanes], keys[:lanes], values[:lanes], in_pairs[:rows], by_row[:rows])
+            for closed, (keys, values, in_pairs, by_row) in zip(self._closed, self._new, strict=True)
         ]
 
     def _close(self) -> None:
@@ -203,13 +210,15 @@ def _behind(one: Prefix, other: Prefix) -> bool:
     return other.keys[0] is one.keys[0] and other.length == one.length and other.begin == one.begin + one.length
 
 
-class _View:
-    """One layer's keys, transposed, and values, closed and open; and the open ones by row, (rows, heads, ``BLOCK``, ...), to be written to."""
+class _View(NamedTuple):
+    """What the rows that are there see of one layer: keys, transposed, and values, closed and open; and the open ones by row, to be written."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, heads: int) -> None:
-        self.keys, self.values, self.new_keys, self.new_values = keys, values, new_keys, new_values
-        self.pairs = pairs(new_keys.mT).unflatten(0, (-1, heads))
-        self.news = new_values.unflatten(0, (-1, heads))
+    keys: torch.Tensor
+    values: torch.Tensor
+    new_keys: torch.Tensor
+    new_values: torch.Tensor
+    pairs: torch.Tensor
+    news: torch.Tensor
 
 
 def pairs(values: torch.Tensor) -> torch.Tensor:

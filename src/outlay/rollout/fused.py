@@ -257,7 +257,9 @@ class FusedPasses:
         self._columns.close_up(to, source, left)
         if self._shared is not None:
             self._shared.close_up(to, source, left)
-        self._positions[list(to)] = self._positions[list(source)]
+        if to:
+            goal, origin = (torch.tensor(places, device=self._device) for places in (to, source))
+            self._positions[goal] = self._positions[origin]
 
     # ---- one token a row -------------------------------------------------------------------------------------------------------------
 

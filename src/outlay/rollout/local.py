@@ -22,10 +22,12 @@ from outlay.rollout.fused import FusedPasses, fuses
 from outlay.rollout.passes import Passes, Prefix
 from outlay.schedules.base import require
 
+#: rows side by side and bytes of keys and values that an engine takes by itself
+SLOTS, ROOM = 256, 2**30
 #: prompt positions read in one piece, unless a single prompt is longer
 PIECE = 16_384
 #: the fused passes keep prompts once when they are so long on average and so many rows share them
-SHARED_LENGTH, SHARED_TIMES = 48, 3
+SHARED_LENGTH, SHARED_TIMES = 96, 6
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Local:
     different prompts share in part are not used.
 
     Args:
-        slots: rows generated side by side at most, > 0; memory holds the keys and values of so many.
+        slots: rows generated side by side at most, > 0; None for as many as there are, up to 256 and to a GiB of keys and values. All at
+            once is quickest: a batch that shrinks costs less than one that is filled up again.
         fast: compute Llama, Mistral, Qwen 2 and Qwen 3 in single or double precision from fused copies of their weights, refreshed by every
             call; False goes through the model's own forward, as every other model does. Both write the same up to rounding.
     """
@@ -46,11 +49,11 @@ class Local:
     title: ClassVar[str] = "Local rollouts with shared prompts"
     paper: ClassVar[Paper | None] = Paper("2412.03594", "BatchLLM: Optimizing Large Batched LLM Inference with Global Prefix Sharing", 2024)
 
-    slots: int = 64
+    slots: int | None = None
     fast: bool = True
 
     def __post_init__(self) -> None:
-        require(self.slots > 0, f"slots must be > 0, found {self.slots}")
+        require(self.slots is None or self.slots > 0, f"slots must be > 0 or None, found {self.slots}")
 
     def open(self, model: nn.Module, context: Context) -> LocalGenerator:
         """Return a generator for a causal language model of transformers, bare or with adapters.
@@ -93,7 +96,7 @@ class LocalGenerator:
         if not requests:
             return []
         stop = StopText(self._tokenizer, sampling.stop) if sampling.stop else None
-        places = min(self._engine.slots, sum(request.samples for request in requests))
+        places = min(self._slots(requests), sum(request.samples for request in requests))
         fast = self._engine.fast and fuses(self._model)
         # a model's own forward may keep tensors, which must stay fit for training; the fused passes keep none
         with torch.inference_mode() if fast else torch.no_grad(), evaluating(self._model):
@@ -103,6 +106,14 @@ class LocalGenerator:
                 return _Writing(requests, sampling, seed, leave, hooks, self._end, stop, table).run()
             finally:
                 self._room.release()
+
+    def _slots(self, requests: Sequence[Request]) -> int:
+        if self._engine.slots is not None:
+            return self._engine.slots
+        from outlay.rollout.cache import position_bytes
+
+        longest = max(len(request.prompt) + request.limit for request in requests)
+        return max(1, min(SLOTS, ROOM // (longest * position_bytes(self._model))))
 
     def _fused(self, places: int, requests: Sequence[Request]) -> Passes:
         prompts = {request.prompt for request in requests}
@@ -236,8 +247,9 @@ class _Table:
         to = [place for place in sorted(gone) if place < left]
         self.passes.close_up(to, source, left)
         if to:
+            goal, origin = (torch.tensor(places, device=self.tokens.device) for places in (to, source))
             for buffer in (self.tokens, self.logprobs, self.uniforms):
-                buffer[to] = buffer[source]
+                buffer[goal] = buffer[origin]
             for new, old in zip(to, source, strict=True):
                 self.rows[new], self.began[new] = self.rows[old], self.began[old]
         del self.rows[left:], self.began[left:]
