@@ -31,6 +31,9 @@ from torch.nn import functional
 from outlay.packed import packed_logits
 from outlay.sources.base import IGNORED, Batch
 
+#: tokens whose entropies are worked out at once where no gradient is wanted
+TOGETHER = 1024
+
 
 def answer_mask(batch: Batch) -> torch.Tensor:
     """Return (n, T - 1): True where the next token belongs to the answer, i.e. is labelled. Position t predicts token t + 1."""
@@ -79,6 +82,8 @@ def log_probs_of(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def entropies(logits: torch.Tensor) -> torch.Tensor:
     """Return the entropy in nats (tokens,) of each row of logits (tokens, vocabulary)."""
+    if len(logits) > TOGETHER and not torch.is_grad_enabled():  # nothing is kept, so that the vocabulary need not be there for all at once
+        return torch.cat([entropies(some) for some in logits.split(TOGETHER)])
     log_probs = logits.log_softmax(-1)
     # a token that cannot come has log probability -inf and adds 0, not 0 * inf
     return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1)

@@ -337,7 +337,9 @@ class RolloutStream:
                 rows.append(_Row(group.prompt, one.tokens, one.logprobs, number, value, told, ended, group.greedy_value, False))
             if demonstrations:
                 if not group.question.reference:
-                    raise InputError(f"the question {group.question.text[:60]!r} has no reference, which its objective wants as a demonstration")
+                    raise InputError(
+                        f"the question {group.question.text[:60]!r} has no reference, which its objective wants as a demonstration"
+                    )
                 answer = (*self._tokenizer(group.question.reference, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id)
                 rows.append(_Row(group.prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, group.greedy_value, True))
         batch = _lay_out(rows, self._tokenizer.pad_token_id)
@@ -393,18 +395,18 @@ class _Row:
 def _lay_out(rows: Sequence[_Row], padding: int) -> Batch:
     width = max((len(row.prompt) + len(row.answer) for row in rows), default=1)
     width = -(-width // MULTIPLE) * MULTIPLE
+    starts = torch.tensor([len(row.prompt) for row in rows], dtype=torch.long)[:, None]
+    ends = starts + torch.tensor([len(row.answer) for row in rows], dtype=torch.long)[:, None]
+    here = torch.arange(width)
+    inside = here < ends
+    answered = inside & (here >= starts)
     ids = torch.full((len(rows), width), padding, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
+    ids[inside] = torch.tensor([token for row in rows for token in row.prompt + row.answer], dtype=torch.long)
+    labels = torch.where(answered, ids, IGNORED)
     behaviour = torch.zeros(len(rows), width)
-    for i, row in enumerate(rows):
-        start, end = len(row.prompt), len(row.prompt) + len(row.answer)
-        ids[i, :end] = torch.tensor(row.prompt + row.answer)
-        mask[i, :end] = 1
-        labels[i, start:end] = ids[i, start:end]
-        behaviour[i, start:end] = torch.tensor(row.logprobs)
+    behaviour[answered] = torch.tensor([logprob for row in rows for logprob in row.logprobs])
     return {
-        "input_ids": ids, "attention_mask": mask, "labels": labels, "behaviour": behaviour,
+        "input_ids": ids, "attention_mask": inside.long(), "labels": labels, "behaviour": behaviour,
         "group": torch.tensor([row.group for row in rows], dtype=torch.long), "reward": torch.tensor([row.value for row in rows]),
         "judged": torch.tensor([row.judged for row in rows], dtype=torch.bool), "ended": torch.tensor([row.ended for row in rows], dtype=torch.bool),
     }  # fmt: skip
