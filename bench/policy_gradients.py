@@ -43,7 +43,7 @@ TUNE_SEED, TUNE_SHARE = 1000, 0.5
 #: answers to a question, answers an update
 SAMPLES, BATCH = 8, 256
 #: supervised steps that the baseline is given for each update of the others: about the same seconds
-SFT_TIMES = 3
+SFT_TIMES = 2
 START, SFT = "start", "more_sft"
 MODEL = {"architecture": "llama", "hidden": 80, "layers": 3, "heads": 4, "context": 48, "tokenizer": "characters"}
 
@@ -88,9 +88,9 @@ class Setting:
 SETTINGS: dict[str, tuple[int, int]] = {
     "gcd/2": (300, 150),
     "gcd/3": (300, 150),
-    "reverse/2": (400, 200),
+    "reverse/2": (400, 180),
     "reverse/3": (600, 300),
-    "sort/1": (300, 150),
+    "sort/1": (300, 130),
 }
 
 
@@ -416,7 +416,8 @@ def _about(study: Study, command: str) -> str:
 - **Budget.** {study.rollouts:,} rollouts for every method, whatever it does with them: greedy baselines (remax) and groups thrown away
   (dapo, dler) are paid from it, and leave fewer updates. {SAMPLES} answers to a question, {BATCH} answers an update, AdamW, rate linear to
   zero. `{SFT}` reads the demonstrations of the start again, {SFT_TIMES} steps of {BATCH} for every update of the others; what that takes
-  is in the last table. `hpt` also reads right answers to training questions that it cannot answer, charged as labels where the table says so.
+  is in the last table. `hpt` is also given the right answer to every question that
+  none of its rollouts solved: labels that the others do not have.
 - **Methods** are as their papers have them: with their own clip, divergence and aggregation, two updates a generation where they know a
   ratio and one where they do not (and for rloo and hpt, whose papers stay on policy); dapo and dler ask again where all answers are worth
   the same; raft learns from right answers alone; topr's baseline is 1/2. dapo's punishment of overlong answers is left out.
