@@ -105,7 +105,7 @@ def test_prompts_are_computed_once_and_nothing_behind_the_last_label() -> None:
     assert len(layout.wanted) == 3 + 20 + 1 + 4 + 30 + 2 + 2 + 7
     # the prompt's last token predicts the first token of all its answers
     assert layout.wanted[0] == layout.wanted[3] == layout.wanted[23] == 4
-    assert sum(piece.numel() for piece in layout.pieces) < 8 * 34
+    assert len(layout.spread) == sum(count * width for count, width in layout.pieces) < 8 * 34
 
 
 def test_prompts_are_shared_between_neighbours_of_one_group_alone() -> None:

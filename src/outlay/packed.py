@@ -46,7 +46,8 @@ class Layout:
         ids: (tokens,) the tokens that are computed.
         positions: (tokens,) their positions in their rows.
         wanted: (labels,) the token whose logits predict each label, in row order.
-        pieces: (rows, width) each: the token at each place of some rows; where a row is over, any.
+        pieces: (rows, width) of each piece.
+        spread: (pieces' places,) the token at each place of the pieces, one after the other; where a row is over, any.
         back: (tokens,) the place in all pieces, one after the other, that holds the token's attention.
         places: how many places the batch has, padding included.
     """
@@ -54,7 +55,8 @@ class Layout:
     ids: torch.Tensor
     positions: torch.Tensor
     wanted: torch.Tensor
-    pieces: tuple[torch.Tensor, ...]
+    pieces: tuple[tuple[int, int], ...]
+    spread: torch.Tensor
     back: torch.Tensor
     places: int
 
@@ -111,12 +113,13 @@ def lay_out(batch: Batch) -> Layout | None:
     own = inside & ((leader == number)[:, None] | (here >= prompts[:, None]))
     token = (own.flatten().cumsum(0) - 1).view(count, width)
     token = torch.where(inside, torch.where(own, token, token[leader]), 0)
-    pieces, place = _pieces(token, lengths)
-    return Layout(ids[own], here.expand(count, width)[own], token[labelled], pieces, place[own], batch["labels"].numel())
+    pieces, spread, place = _pieces(token, lengths)
+    return Layout(ids[own], here.expand(count, width)[own], token[labelled], pieces, spread, place[own], batch["labels"].numel())
 
 
-def _pieces(token: torch.Tensor, lengths: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Return the rows in pieces of about the same length, and for each place (rows, width) its number among all pieces' places."""
+def _pieces(token: torch.Tensor, lengths: torch.Tensor) -> tuple[tuple[tuple[int, int], ...], torch.Tensor, torch.Tensor]:
+    """Lay rows of about the same length together. Return the shapes of these pieces, the token at each of their places, and for each place of
+    the batch (rows, width) its number among theirs."""
     ordered, order = lengths.sort(stable=True)
     edges, shortest = [0], 0
     for i, length in enumerate(ordered.tolist()):
@@ -124,13 +127,14 @@ def _pieces(token: torch.Tensor, lengths: torch.Tensor) -> tuple[tuple[torch.Ten
             if i:
                 edges.append(i)
             shortest = length
-    pieces, place, before = [], torch.zeros_like(token), 0
+    pieces, spread, place, before = [], [], torch.zeros_like(token), 0
     for start, end in pairwise([*edges, len(ordered)]):
         rows, width = order[start:end], int(ordered[end - 1])
-        pieces.append(token[rows, :width])
+        pieces.append((len(rows), width))
+        spread.append(token[rows, :width].flatten())
         place[rows, :width] = before + torch.arange(len(rows) * width, device=token.device).view(-1, width)
         before += len(rows) * width
-    return tuple(pieces), place
+    return tuple(pieces), torch.cat(spread), place
 
 
 # ---- the model ----------------------------------------------------------------------------------------------------------------------
@@ -233,14 +237,12 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """Return attention (1, tokens, heads, width) for queries, keys and values (1, heads, tokens, width) as transformers hands them over."""
     layout = _layout.get()
-    rows = [each[0].transpose(0, 1).flatten(1) for each in (query, key, value)]
     heads = [each.shape[1] for each in (query, key, value)]
+    sizes = [rows * width for rows, width in layout.pieces]
+    spread = [each[0].transpose(0, 1).flatten(1).index_select(0, layout.spread).split(sizes) for each in (query, key, value)]
     found = []
-    for piece in layout.pieces:
-        queries, keys, values = (
-            flat.index_select(0, piece.flatten()).view(*piece.shape, count, -1).transpose(1, 2)
-            for flat, count in zip(rows, heads, strict=True)
-        )
+    for shape, *piece in zip(layout.pieces, *spread, strict=True):
+        queries, keys, values = (each.view(*shape, count, -1).transpose(1, 2) for each, count in zip(piece, heads, strict=True))
         # what lies behind a row's end is seen by nobody who is read
         attended = functional.scaled_dot_product_attention(
             queries, keys, values, is_causal=True, scale=scaling, enable_gqa=heads[0] != heads[1]
