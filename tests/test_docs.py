@@ -20,6 +20,7 @@ from outlay.errors import InputError
 from outlay.record import Record
 from outlay.reporting.terminal import Quiet
 from outlay.train import load_recipe
+from outlay.train.pipeline import load_pipeline
 from outlay.train.recipe import LOOP_KNOBS
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,10 @@ def recipe(block: Block, folder: Path) -> None:
     load_recipe(written(block, folder))
 
 
+def pipeline(block: Block, folder: Path) -> None:
+    load_pipeline(written(block, folder))
+
+
 def workload(block: Block, folder: Path) -> None:
     made = load_workload(str(written(block, folder)))
     load_recipe({**made.recipe, "budget": str(made.full)})
@@ -85,7 +90,7 @@ def knobs(block: Block, folder: Path) -> None:
 
 #: what marks a kind of block -> how it is checked
 KINDS: dict[str, Callable[[Block, Path], None]] = {
-    r"^budget:": recipe, r"^full:": workload, r"^methods:": bench, r"^  says:": claims, r"^knobs:": knobs,
+    r"^legs:": pipeline, r"^budget:": recipe, r"^full:": workload, r"^methods:": bench, r"^  says:": claims, r"^knobs:": knobs,
 }  # fmt: skip
 
 

@@ -495,3 +495,42 @@ def test_bundled_recipes_of_several_stages_run(name: str, tmp_path: Path) -> Non
     result = outlay.run(load_recipe(name, [*small, *few, "stages[0].source.reasoning.examples=20"], "9 steps"), tmp_path / "run")
     assert result.ended_by == "steps" and all(stage["steps"] for stage in result.stages)
     assert result.spent["rollouts"] > 0 and result.metrics["exact_match"] >= 0
+
+
+def test_bundled_teacher_and_student_run(tmp_path: Path) -> None:
+    few = {
+        "legs[0].recipe.model.transformer.hidden": 16, "legs[2].recipe.model.transformer.hidden": 8, "legs[2].recipe.model.transformer.layers": 1,
+        "legs[0].recipe.stages[0].batch_size": 8, "legs[0].recipe.stages[0].source.reasoning.examples": 20, "legs[0].recipe.stages[1].batch_size": 8,
+        "legs[0].recipe.stages[1].source.rollouts.keep": "all", "legs[1].answers.questions": 12, "legs[2].recipe.stages[0].batch_size": 8,
+        "legs[2].recipe.stages[1].batch_size": 8, "legs[2].recipe.evaluate.exams[0].exact_match.problems": 2,
+    }  # fmt: skip
+    result = run_pipeline(load_pipeline("teacher_student", [f"{key}={value}" for key, value in few.items()], "11 steps"), tmp_path / "out")
+    assert result.spent["steps"] == 11 and result.went["rollouts"].keys() == {"teacher", "spoken", "student"}
+    assert json.loads((tmp_path / "out" / "teacher" / "result.json").read_text())["metrics"] and "exact_match" in result.metrics
+
+
+def test_bundled_self_improvement_runs(tmp_path: Path) -> None:
+    plain = yaml.safe_load(bundled_pipelines()["self_improvement"].read_text())
+    plain = json.loads(json.dumps(plain).replace('"exact"', '"missing_end"'))  # so little training gets no answer right
+    for leg in plain["legs"]:
+        if "answers" in leg:
+            leg["answers"] |= {"questions": 40}
+            if "worth" in leg["answers"]["rewards"]:
+                leg["answers"]["rewards"]["worth"]["verifier_and_model"]["verifier"] = "missing_end"
+        else:
+            for stage in leg["recipe"]["stages"]:
+                stage["batch_size"] = 24 if stage["name"] == "rank" else 8
+    base = plain["legs"][0]["recipe"]
+    base["model"]["transformer"] |= {"hidden": 16, "layers": 1}
+    base["evaluate"]["exams"][0]["exact_match"]["problems"] = 2
+    result = run_pipeline(load_pipeline(plain, budget="60 steps"), tmp_path / "out")
+    assert [leg["done"] for leg in result.legs] == [True] * 9 and result.spent["steps"] == 60
+    assert set(rows(tmp_path / "out" / "groups_1")[0]) == {"prompt", "answers", "rewards"}
+    assert set(rows(tmp_path / "out" / "kept_2")[0]) == {"prompt", "answer", "reward"}
+    assert set(rows(tmp_path / "out" / "pairs_2")[0]) == {"prompt", "chosen", "rejected"}
+
+
+def test_replacing_a_value_that_an_alias_stands_for_replaces_it_there_alone() -> None:
+    made = load_pipeline("teacher_student", ["legs[0].recipe.evaluate.exams[0].exact_match.problems=7"])
+    problems = [made.legs[i].plain["evaluate"]["exams"][0]["exact_match"]["problems"] for i in (0, 2)]
+    assert problems == [7, 50]

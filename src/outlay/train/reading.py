@@ -143,7 +143,8 @@ def _read_yaml(path: Path, lines: dict[str, int]) -> Any:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             _note_lines(node, "", lines)
-        return yaml.load(text, Loader=_Loader)
+        # an alias is a value of its own, so that replacing it replaces nothing else
+        return _copy(yaml.load(text, Loader=_Loader))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", str(path)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, InputError) as error:  # an anchor may hold itself
