@@ -189,6 +189,20 @@ def test_first_tokens_come_as_often_as_the_model_says(sampling: Sampling) -> Non
     assert chisquare(*zip(*pairs, strict=True)).pvalue > 0.001
 
 
+@pytest.mark.parametrize("limit", [7, 20], ids=["in the open block", "in closed columns"])
+def test_a_row_that_went_wrong_spoils_nobody_who_takes_its_place(limit: int) -> None:
+    model, tokenizer = built(tied=False)
+    bad = 30
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad] = torch.nan
+        model.lm_head.weight[[bad, tokenizer.eos_token_id]] = 0
+    good = [Request((5, 6, 7), 1, 40, 0), Request((8, 9, 10), 1, 10, 2)]
+    expected = written(Local(slots=2), model, tokenizer, good)
+    found = written(Local(slots=2), model, tokenizer, [good[0], Request((8, bad, 9), 1, limit, 1), good[1]])
+    assert [found[0].tokens, found[2].tokens] == tokens_of(expected)
+    assert found[2].logprobs == pytest.approx(expected[1].logprobs, abs=1e-4)
+
+
 # ---- books ---------------------------------------------------------------------------------------------------------------------------
 
 
