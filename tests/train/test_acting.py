@@ -97,6 +97,12 @@ def test_a_rollouts_budget_without_a_stage_that_rolls_out_is_refused() -> None:
         recipe("5 steps, 100 rollouts", demonstrations())
 
 
+def test_answers_that_are_paid_for_are_used_when_no_more_can_be_made(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = outlay.run(recipe("64 rollouts"), folder)
+    assert result.spent["rollouts"] == 64 and result.steps == 8  # 16 answers a generation, two updates on each
+
+
 # ---- labels -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +119,16 @@ def test_more_labels_than_the_budget_buys_are_refused_before_anything_is_spent(t
     with pytest.raises(InputError, match=r"read 90 labelled examples \(demonstrations 90\) and the budget has 80 labels"):
         outlay.run(recipe("12 steps, 80 labels", demonstrations(), acting()), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_demonstrations_that_take_the_place_of_rollouts_are_paid_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    gated = acting(objective="hpt")
+    result = outlay.run(recipe("6 steps, 100 labels", gated), folder)
+    # an untrained model solves next to nothing, so nearly every question is learnt from its demonstration
+    assert 6 <= result.spent["labels"] <= 12 and result.accounts["prepare"]["labels"] == result.spent["labels"]
+    short = outlay.run(recipe("60 steps, 10 labels", gated), tmp_path / "short")
+    assert short.ended_by == "labels" and short.spent["labels"] <= 10
 
 
 def test_labels_alone_end_no_run() -> None:

@@ -94,6 +94,11 @@ class Acted:
 class ActingStream(Stream, Protocol):
     """A stream that makes its examples with the model: it acts when it is not ``ready``, and is then drawn from like any other."""
 
+    @property
+    def updates(self) -> int:
+        """Updates that share out what is made at a time."""
+        ...
+
     def outline(self, count: int) -> Batch:
         """Return a batch of the largest shape that ``count`` examples may come in, made up without the model, to measure costs with."""
         ...

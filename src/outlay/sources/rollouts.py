@@ -158,6 +158,11 @@ class RolloutStream:
         self._generator: Generator | None = None
         self._longest = max(len(prompt) for prompt in self._encode(questions.draw(LOOKED_AT)))
 
+    @property
+    def updates(self) -> int:
+        """Updates that share out a generation."""
+        return self._spec.minibatches
+
     # ---- as a stream --------------------------------------------------------------------------------------------------------------------
 
     def draw(self, count: int) -> Batch:

@@ -37,7 +37,7 @@ def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping
 def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
     """Act once; return False when the budget ended it with nothing to train on."""
     meter, assembly = run.meter, run.assembly
-    kept = _update_cost(stage_run, stream, count)
+    kept = _update_cost(run, stage_run, stream, count)
     place = int(stream.state_dict()["place"])
     calls = 0
 
@@ -60,7 +60,10 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
     def prepare(batch: Batch) -> Batch:
         # from here on nothing more is generated
         with meter.spend(account or PREPARE):
-            return prepared(run, stage_run, batch, knobs, account or PREPARE)
+            made = prepared(run, stage_run, batch, knobs, account or PREPARE)
+        if actor.needs_demonstrations:  # those that are learnt from are paid for
+            meter.charge(account or PREPARE, labels=float(made["demonstration"].sum()))
+        return made
 
     account = stage_run.branch.branch.account if stage_run.branch is not None else None
     actor = Actor(
@@ -92,6 +95,12 @@ def draw(run: Spending, stage_run: StageRun, knobs: Mapping[str, float], count: 
     return trimmed(objective.thin(drawn)) if isinstance(objective, Thins) else drawn
 
 
+def paid_for(stage_run: StageRun) -> tuple[str, ...]:
+    """Return the units of which the next update needs no more: those that made the answers which wait for it."""
+    stream = stage_run.stream
+    return ("rollouts", "new_tokens", "labels") if isinstance(stream, ActingStream) and stream.ready() else ()
+
+
 def seen_of(stage_run: StageRun) -> dict[str, float]:
     """Return what was seen of the answers that the next update is made of; nothing for streams that do not act."""
     return stage_run.stream.seen() if isinstance(stage_run.stream, ActingStream) else {}
@@ -111,9 +120,15 @@ def prepared(run: Spending, stage_run: StageRun, batch: Batch, knobs: Mapping[st
     return {name: column.cpu() for name, column in made.items()}
 
 
-def _update_cost(stage_run: StageRun, stream: ActingStream, count: int) -> dict[str, float]:
-    """Return the most that the update to come may take."""
+def _update_cost(run: Spending, stage_run: StageRun, stream: ActingStream, count: int) -> dict[str, float]:
+    """Return the most that preparing a generation and the first update on it may take."""
     if count not in stage_run.largest:
-        units = count_units(stream.outline(count))
-        stage_run.largest[count] = {"steps": 1.0, **units, "flops": stage_run.flops_per_example * units["examples"]}
+        outline, objective = stream.outline(count), stage_run.objective
+        units = count_units(outline)
+        passes = objective.passes * stream.updates if isinstance(objective, Prepares) else 0.0
+        flops = stage_run.flops_per_example * units["examples"] + passes * run.flops_per_position * outline["input_ids"].numel()
+        largest = {"steps": 1.0, **units, "flops": flops}
+        if getattr(objective, "needs_demonstrations", False):
+            largest["labels"] = float(len(outline["group"].unique()) * stream.updates)
+        stage_run.largest[count] = largest
     return stage_run.largest[count]

@@ -16,7 +16,7 @@ from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
-from outlay.train.acting import act_if_needed, draw, seen_of
+from outlay.train.acting import act_if_needed, draw, paid_for, seen_of
 from outlay.train.assembly import Assembly, StageRun, observe
 from outlay.train.branching import land, took_step, turn
 from outlay.train.checkpoint import Snapshot
@@ -79,7 +79,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
     """
     meter = run.meter
     while True:
-        go = pace.begin(save=run.saver.due(run.step), stop=run.signals.stop)
+        go = pace.begin(save=run.saver.due(run.step), stop=run.signals.stop, paid=paid_for(stage_run))
         if go is None:
             if stage_run.branch is None:
                 return "spent"

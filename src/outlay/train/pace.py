@@ -43,8 +43,9 @@ class Pace(Protocol):
         """Share of the stage's budget that had been spent when leave was last asked for."""
         ...
 
-    def begin(self, save: bool, stop: bool) -> Go | None:
-        """Return leave for the next step, or None when the stage has ended; ``save`` and ``stop`` are this process's wishes."""
+    def begin(self, save: bool, stop: bool, paid: Collection[str] = ()) -> Go | None:
+        """Return leave for the next step, or None when the stage has ended; ``save`` and ``stop`` are this process's wishes, and ``paid`` names
+        units of which the next step needs no more, so that having none left does not end the stage."""
         ...
 
     def fits(self, cost: Mapping[str, float]) -> bool:
@@ -236,13 +237,13 @@ class LivePace:
         used = self._meter.spent("seconds") - self._starts.get("seconds", 0.0)
         return used * (1 - self._progress) / self._progress if self._progress > 0.01 else None
 
-    def begin(self, save: bool, stop: bool) -> Go | None:
+    def begin(self, save: bool, stop: bool, paid: Collection[str] = ()) -> Go | None:
         """Return leave for the next step, as the first process sees it."""
         self._began = self._meter.spent("seconds")
         ends = self.ends()
         shares = {unit: self._passed(unit, end) for unit, end in ends.items()}
         progress = max(self._progress, min(1.0, max(shares.values())))
-        over = [unit for unit, end in ends.items() if self._meter.spent(unit) >= end]
+        over = [unit for unit, end in ends.items() if self._meter.spent(unit) >= end and unit not in paid]
         if "seconds" in ends and self._began + self.forecast() > ends["seconds"]:
             over.append("seconds")
         verdict = self._agree([progress, float(save), float(stop), float(self._index(over))])
@@ -348,7 +349,7 @@ class RecordedPace:
         """Progress of what comes next; 1 after the last."""
         return float(self._lines[0]["progress"]) if self._lines else 1.0
 
-    def begin(self, save: bool, stop: bool) -> Go | None:
+    def begin(self, save: bool, stop: bool, paid: Collection[str] = ()) -> Go | None:
         """Return leave for the next recorded step, the same one until it is done; a signal still stops a replay. Before a branch that was cut is
         put back, there is none. An evaluation between two steps comes first, at the progress at which it was made."""
         examined = self._evaluations.get(self._done) if self._branch is None else None
