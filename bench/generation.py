@@ -61,6 +61,7 @@ def by_transformers(made: Any, end: int | None, case: Case, turn: int) -> int:
         max_new_tokens=NEW, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, use_cache=True, num_return_sequences=case.samples,
         eos_token_id=end, pad_token_id=0,
     )  # fmt: skip
+    made.generation_config.eos_token_id = end  # where the settings say None, generate looks here
     with seeded(turn, "bench/generation"):
         whole = made.generate(input_ids=case.prompts, attention_mask=torch.ones_like(case.prompts), generation_config=settings)
     new = whole[:, case.prompts.shape[1] :]
