@@ -45,6 +45,13 @@ def labelled(folder: Path, each: int, seed: int) -> tuple[Path, Path]:
     return files
 
 
+def load_model(plain: dict[str, Any]) -> Any:
+    import outlay
+
+    ((name, fields),) = plain.items()
+    return outlay.make(f"models/{name}", **fields)
+
+
 def lr(peak: float, then: str) -> dict[str, Any]:
     return {"lr": {"peak": peak, "schedule": {"warmup": {"fraction": 0.05, "then": then}}}, "clip": 1.0}
 
@@ -107,6 +114,7 @@ def spend(way: str, seed: int, budget: str, each: int, out: Path) -> tuple[float
     from outlay.train.pipeline import load_pipeline, run_pipeline
 
     torch.set_num_threads(1)
+    load_model(STUDENT).build(0)  # a worker's first run shall not pay for imports that the others find done
     out = out.absolute()
     labels, shown = labelled(out, each, seed)
     asked = load_pipeline({"name": way, "budget": budget, "seed": seed, "legs": legs(way, labels, shown)})

@@ -14,6 +14,7 @@ import yaml
 from small_runs import child, lines, wait, weights
 
 import outlay
+from outlay import cli
 from outlay.budget import Budget
 from outlay.catalog import build_dataclass
 from outlay.context import Context
@@ -536,3 +537,21 @@ def test_replacing_a_value_that_an_alias_stands_for_replaces_it_there_alone() ->
     made = load_pipeline("teacher_student", ["legs[0].recipe.evaluate.exams[0].exact_match.problems=7"])
     problems = [made.legs[i].plain["evaluate"]["exams"][0]["exact_match"]["problems"] for i in (0, 2)]
     assert problems == [7, 50]
+
+
+def test_the_command_line_spends_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("three.yaml").write_text(dump_pipeline(three()))
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["outlay", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0)
+
+    assert call("run", "three.yaml", "--budget", "6 steps") == 0
+    said = capsys.readouterr().out
+    assert "spoken" in said and "pipeline directory:" in said and "three-1" in said
+    assert call("resume", "runs/three-1") == 0
+    assert call("plan", "three.yaml") == 2
+    assert "pipeline of several runs" in capsys.readouterr().err
