@@ -17,6 +17,7 @@ from outlay.rollout.local import LocalGenerator
 from outlay.sources import rollouts
 from outlay.train import Recipe, load_recipe, update
 from outlay.train.journal import effective, read_journal
+from outlay.train.loop import RunFailed
 
 TASKS = {"gcd": [1, 2], "reverse": [1]}
 
@@ -101,6 +102,13 @@ def test_answers_that_are_paid_for_are_used_when_no_more_can_be_made(tmp_path: P
     folder = tmp_path / "run"
     result = outlay.run(recipe("64 rollouts"), folder)
     assert result.spent["rollouts"] == 64 and result.steps == 8  # 16 answers a generation, two updates on each
+
+
+def test_a_model_from_which_nothing_can_be_learnt_ends_the_run(tmp_path: Path) -> None:
+    hopeless = acting(rollouts={"rewards": {"never": {"exact": {}}}, "keep": "varied", "new_tokens": 1, "rounds": 1})
+    with pytest.raises(RunFailed, match="20 generations in a row left nothing to learn from"):
+        outlay.run(recipe("5 steps", hopeless), tmp_path / "run")
+    assert len(lines(tmp_path / "run", "rollout")) == 20
 
 
 # ---- labels -------------------------------------------------------------------------------------------------------------------------

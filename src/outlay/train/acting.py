@@ -18,20 +18,32 @@ if TYPE_CHECKING:
     from outlay.train.loop import Spending
 
 ROLLOUT, PREPARE = "rollout", "prepare"
+#: generations in a row that may leave nothing to learn from before the run gives up
+FRUITLESS = 20
 
 
 def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
     """Let a stream that acts make its examples when there are none; return False when the budget ended before there were any.
 
     Streams that do not act always have some.
+
+    Raises:
+        RunFailed: when generation after generation leaves nothing to learn from, which would go on for ever under a budget of steps.
     """
     stream = stage_run.stream
     if not isinstance(stream, ActingStream):
         return True
-    while not stream.ready():
+    for _ in range(FRUITLESS):
+        if stream.ready():
+            return True
         if not _act(run, stage_run, stream, pace, knobs, count):
             return False
-    return True
+    if stream.ready():
+        return True
+    from outlay.train.loop import RunFailed
+
+    why = f"{FRUITLESS} generations in a row left nothing to learn from: no group's answers differed in worth"
+    raise RunFailed(f"{why}; begin with easier questions, longer supervised training, or keep: all")
 
 
 def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
