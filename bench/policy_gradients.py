@@ -242,7 +242,7 @@ class Study:
     problems: int
 
     @property
-    def measured(self) -> range:
+    def measured_seeds(self) -> range:
         """Seeds that are measured; 0 is left for trying things out."""
         return range(1, self.seeds + 1)
 
@@ -256,7 +256,7 @@ class Study:
 
     def starts(self) -> list[Job]:
         """Return the jobs that teach all starts."""
-        return [self.start(setting, seed) for setting in self.settings for seed in (TUNE_SEED, *self.measured)]
+        return [self.start(setting, seed) for setting in self.settings for seed in (TUNE_SEED, *self.measured_seeds)]
 
     def tries(self, method: str) -> list[Job]:
         """Return the search for a method's rate."""
@@ -270,7 +270,7 @@ class Study:
             self._job("measure", setting, method, lr, seed, self.rollouts)
             for setting, lr in found
             if lr is not None
-            for seed in self.measured
+            for seed in self.measured_seeds
         ]
 
     def rate(self, method: str, setting: Setting) -> float | None:
@@ -429,7 +429,7 @@ def _about(study: Study, command: str) -> str:
 - **Rates.** {len(study.rates)} for every method ({rates}), each tried on every setting with {TUNE_SHARE:.0%} of the rollouts on a start of
   seed {TUNE_SEED}, which is not measured. The rate with the best sampled accuracy is used on that setting.
 - **Measured** on {study.problems} held-out problems a setting (fewer where there are not so many), the same for start and methods: sampled
-  accuracy (8 answers at temperature 1) and greedy accuracy. No held-out problem is ever asked in training. Seeds: {", ".join(map(str, study.measured))}.
+  accuracy (8 answers at temperature 1) and greedy accuracy. No held-out problem is ever asked in training. Seeds: {", ".join(map(str, study.measured_seeds))}.
 - **Intervals**, 95 %. Averages and ranks: settings, and seeds within them, resampled. Single settings: Student's t over seeds, paired with
   the start.
 """
@@ -495,7 +495,7 @@ def _by_setting(study: Study, methods: Sequence[str], metric: str) -> str:
         "Mean over seeds; behind it the gain over the start, ± half of its interval.\n",
         "| method | " + " | ".join(setting.name for setting in study.settings) + " |", "|---|" + "---|" * len(study.settings),
     ]  # fmt: skip
-    starts = [[study.accuracy(study.start(setting, seed), metric) for seed in study.measured if study.start(setting, seed).key in study.store]
+    starts = [[study.accuracy(study.start(setting, seed), metric) for seed in study.measured_seeds if study.start(setting, seed).key in study.store]
               for setting in study.settings]  # fmt: skip
     lines.append("| *start* | " + " | ".join(f"{statistics.fmean(mine):.3f}" if mine else "" for mine in starts) + " |")
     for name in methods:

@@ -42,7 +42,7 @@ def test_a_small_bench_is_spent_once_and_shown_again(bench: ModuleType, tmp_path
     told = capsys.readouterr()
     assert "2/2 start, 1/1 tune, 1/1 measure; 0 min left" in told.err
     kinds = [(row["kind"], row["seed"], row["outcome"]) for row in rows(store)]
-    assert kinds == [("start", 1000, "ok"), ("start", 0, "ok"), ("tune", 1000, "ok"), ("measure", 0, "ok")]
+    assert kinds == [("start", 1000, "ok"), ("start", 1, "ok"), ("tune", 1000, "ok"), ("measure", 1, "ok")]
     assert [row["spent"].get("rollouts", 0) for row in rows(store)] == [0, 0, 512, 1024]
     assert [row["steps"] for row in rows(store)][:2] == [3, 3] and 0 < rows(store)[2]["steps"] < rows(store)[3]["steps"]
     assert "| grpo | **1.0** [1.0, 1.0] |" in told.out and out.read_text() in told.out
@@ -84,8 +84,8 @@ def test_the_rate_is_the_best_of_each_setting(bench: ModuleType, tmp_path: Path)
         study.store.add({"key": job.key, "outcome": "ok" if value else "error", "metrics": {"sampled_match": value or 1.0}})
     assert (study.rate("grpo", one), study.rate("grpo", other)) == (1e-4, 3e-4)
     assert [(job.setting.name, job.lr, job.seed, job.rollouts) for job in study.measured("grpo")] == [
-        ("gcd/2", 1e-4, 0, 1024),
-        ("sort/1", 3e-4, 0, 1024),
+        ("gcd/2", 1e-4, 1, 1024),
+        ("sort/1", 3e-4, 1, 1024),
     ]
 
 
