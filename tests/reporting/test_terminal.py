@@ -97,6 +97,15 @@ def test_heartbeat_line_says_it_all_in_steady_columns() -> None:
     assert first.index("loss") == second.index("loss") and first.index("tok/s") == second.index("tok/s")
 
 
+def test_of_a_step_on_rewarded_answers_the_reward_is_told() -> None:
+    display, stream, clock = heartbeat("100s", every=10.0)
+    clock.now += 10
+    told = Record("step", 4, "rewards", 0.5, 0.0003, 0.7, {"lr": 2.1e-3}, metrics={"reward": 0.4375, "entropy": 1.5})
+    display.step(told, {"seconds": 50.0}, 0.5, 50.0)
+    line = stream.getvalue().splitlines()[-1]
+    assert "rewards  reward 0.4375" in line and "loss" not in line
+
+
 def test_left_is_told_in_the_unit_that_will_end_the_run() -> None:
     display, stream, clock = heartbeat("100s or 1M tokens", every=1.0)
     clock.now += 1

@@ -72,7 +72,9 @@ class Progress:
         record = self.record
         step = f"{record.step}/{self.steps_expected}" if self.steps_expected else str(record.step)
         told += [("step", f"step {step:>6}"), ("stage", record.stage)]
-        told.append(("loss", f"loss {number(record.loss):<7}" if record.outcome == "ok" else f"{record.outcome:<12}"))
+        # the loss of a policy gradient says nothing of how well things go
+        name, value = ("reward", record.metrics["reward"]) if "reward" in record.metrics else ("loss", record.loss)
+        told.append(("loss", f"{name} {number(value):<7}" if record.outcome == "ok" else f"{record.outcome:<12}"))
         told += [("knob", f"{name} {_knob(value):<7}") for name, value in list(record.knobs.items())[:KNOBS_SHOWN]]
         if tokens_a_second > 0:
             told.append(("tokens", f"{compact(tokens_a_second):>5} tok/s"))
