@@ -429,7 +429,8 @@ def _about(study: Study, command: str) -> str:
 - **Rates.** {len(study.rates)} for every method ({rates}), each tried on every setting with {TUNE_SHARE:.0%} of the rollouts on a start of
   seed {TUNE_SEED}, which is not measured. The rate with the best sampled accuracy is used on that setting.
 - **Measured** on {study.problems} held-out problems a setting (fewer where there are not so many), the same for start and methods: sampled
-  accuracy (8 answers at temperature 1) and greedy accuracy. No held-out problem is ever asked in training. Seeds: {", ".join(map(str, study.measured_seeds))}.
+  accuracy (8 answers at temperature 1) and greedy accuracy. No held-out problem is ever asked in training.
+  Seeds: {", ".join(map(str, study.measured_seeds))}.
 - **Intervals**, 95 %. Averages and ranks: settings, and seeds within them, resampled. Single settings: Student's t over seeds, paired with
   the start.
 """

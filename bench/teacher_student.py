@@ -111,7 +111,8 @@ def spend(way: str, seed: int, budget: str, each: int, out: Path) -> tuple[float
     """Spend one way with one seed; return the student's exact match and what was spent."""
     import torch
 
-    from outlay.train.pipeline import load_pipeline, run_pipeline
+    from outlay.train.pipeline import load_pipeline
+    from outlay.train.piping import run_pipeline
 
     torch.set_num_threads(1)
     load_model(STUDENT).build(0)  # a worker's first run shall not pay for imports that the others find done

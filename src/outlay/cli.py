@@ -23,7 +23,7 @@ from outlay.errors import InputError, MissingExtra, OutlayError
 if TYPE_CHECKING:
     from outlay.reporting.terminal import Display
     from outlay.train import Result
-    from outlay.train.pipeline import PipelineResult
+    from outlay.train.piping import PipelineResult
 
 app = typer.Typer(
     name="outlay", help="The best model your budget buys.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -71,7 +71,8 @@ def run(recipe: RecipeArgument, budget: BudgetOption = None, set_: SetOption = N
     from outlay.train.reading import holds_pipeline
 
     if holds_pipeline(recipe):
-        from outlay.train.pipeline import load_pipeline, run_pipeline
+        from outlay.train.pipeline import load_pipeline
+        from outlay.train.piping import run_pipeline
 
         _conclude_pipeline(run_pipeline(load_pipeline(recipe, set_ or (), budget), out, display=_display, began=_process_began()))
         return
@@ -85,7 +86,7 @@ def resume(folder: RunArgument) -> None:
     from outlay.train import resume as go_on
 
     if (folder / "pipeline.yaml").is_file():
-        from outlay.train.pipeline import resume_pipeline
+        from outlay.train.piping import resume_pipeline
 
         _conclude_pipeline(resume_pipeline(folder, display=_display, began=_process_began()))
         return

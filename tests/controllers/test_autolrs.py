@@ -26,9 +26,9 @@ from outlay.errors import InputError, MissingExtra
 from outlay.reporting import Quiet
 from outlay.testing import check_controller, record
 from outlay.train import branching, load_recipe
-from outlay.train.assembly import snapshot
 from outlay.train.checkpoint import Snapshot
 from outlay.train.journal import read_journal
+from outlay.train.snapshots import snapshot
 
 # ---- forecasts ----------------------------------------------------------------------------------------------------------------------
 

@@ -28,11 +28,9 @@ from outlay.train.assembly import (
     observe,
     open_stage,
     positions,
-    restore,
-    restore_weights,
-    snapshot,
     versions,
 )
+from outlay.train.snapshots import restore, restore_weights, snapshot
 from outlay.train.update import set_knobs, update
 
 PLATEAU = {"peak": 0.05, "schedule": {"plateau": {"patience": 0, "threshold": 0.2, "factor": 0.5}}}

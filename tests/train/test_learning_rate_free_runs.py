@@ -15,8 +15,9 @@ from outlay.knob import Knob
 from outlay.objectives import Classification
 from outlay.optim import Prodigy
 from outlay.optim.base import settle
-from outlay.train.assembly import assemble, open_stage, restore, snapshot
+from outlay.train.assembly import assemble, open_stage
 from outlay.train.checkpoint import checkpoints, load_checkpoint, optimizer_from_plain, optimizer_to_plain
+from outlay.train.snapshots import restore, snapshot
 from outlay.train.update import set_knobs, update
 
 pytest.importorskip("pytorch_optimizer")

@@ -21,7 +21,8 @@ from outlay.knob import Knob
 from outlay.optim import AdamW, Sgd
 from outlay.record import Record
 from outlay.train import Recipe, Stage
-from outlay.train.assembly import Assembly, StageRun, assemble, open_stage, restore, snapshot
+from outlay.train.assembly import Assembly, StageRun, assemble, open_stage
+from outlay.train.snapshots import restore, snapshot
 from outlay.train.update import set_knobs, update
 
 BOTH = ("gradient_l1", "descent_alignment")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from outlay.budget import Budget
 from outlay.meter import Meter
 from outlay.testing import FakeClock
-from outlay.train.pace import Go, LivePace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
+from outlay.train.pace import Go, LivePace, Reserve, affords_evaluation, ending_unit, flow_limits
+from outlay.train.replaying import RecordedPace
 
 #: nothing to finish
 NOTHING = Reserve(slack=0.0)

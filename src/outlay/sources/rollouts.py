@@ -20,8 +20,9 @@ from outlay.rng import derive, numpy_generator
 from outlay.rollout.base import Completion, Engine, Generator, Request, Sampling
 from outlay.rollout.local import Local
 from outlay.schedules.base import require
-from outlay.sources.base import IGNORED, Acted, Actor, Batch, Examples
-from outlay.sources.pairs import MULTIPLE, trimmed
+from outlay.sources.base import Acted, Actor, Batch, Examples
+from outlay.sources.layout import Row, lay_out
+from outlay.sources.pairs import trimmed
 from outlay.sources.prompts import tokenizer_of
 
 #: lowest and highest value of a reward
@@ -333,21 +334,21 @@ class RolloutStream:
 
     def _assemble(self, groups: Sequence[_Group], knobs: Mapping[str, float], greedy: bool, demonstrations: bool) -> Batch:
         """Lay the groups out as a batch."""
-        rows: list[_Row] = []
+        rows: list[Row] = []
         temperature = knobs.get("temperature", self._spec.temperature)
         limit = knobs.get("token_limit", float(self._spec.new_tokens))
         for number, group in enumerate(groups):
             for one, value, told in zip(group.completions, group.values, group.judged, strict=True):
                 ended = one.ended in ("end", "stop")
-                rows.append(_Row(group.prompt, one.tokens, one.logprobs, number, value, told, ended, group.greedy_value, False))
+                rows.append(Row(group.prompt, one.tokens, one.logprobs, number, value, told, ended, group.greedy_value, False))
             if demonstrations:
                 if not group.question.reference:
                     raise InputError(
                         f"the question {group.question.text[:60]!r} has no reference, which its objective wants as a demonstration"
                     )
                 answer = (*self._tokenizer(group.question.reference, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id)
-                rows.append(_Row(group.prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, group.greedy_value, True))
-        batch = _lay_out(rows, self._tokenizer.pad_token_id)
+                rows.append(Row(group.prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, group.greedy_value, True))
+        batch = lay_out(rows, self._tokenizer.pad_token_id)
         batch["temperature"] = torch.full((len(rows),), temperature)
         batch["limit"] = torch.full((len(rows),), round(limit), dtype=torch.long)
         if greedy:
@@ -382,39 +383,6 @@ class RolloutStream:
             "judged": torch.tensor([group.judged[i] for group, i in rows], dtype=torch.bool),
             "length": torch.tensor([len(group.completions[i].tokens) for group, i in rows], dtype=torch.long),
         }
-
-
-@dataclass(frozen=True)
-class _Row:
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    group: int
-    value: float
-    judged: bool
-    ended: bool
-    greedy_value: float
-    demonstration: bool
-
-
-def _lay_out(rows: Sequence[_Row], padding: int) -> Batch:
-    width = max((len(row.prompt) + len(row.answer) for row in rows), default=1)
-    width = -(-width // MULTIPLE) * MULTIPLE
-    starts = torch.tensor([len(row.prompt) for row in rows], dtype=torch.long)[:, None]
-    ends = starts + torch.tensor([len(row.answer) for row in rows], dtype=torch.long)[:, None]
-    here = torch.arange(width)
-    inside = here < ends
-    answered = inside & (here >= starts)
-    ids = torch.full((len(rows), width), padding, dtype=torch.long)
-    ids[inside] = torch.tensor([token for row in rows for token in row.prompt + row.answer], dtype=torch.long)
-    labels = torch.where(answered, ids, IGNORED)
-    behaviour = torch.zeros(len(rows), width)
-    behaviour[answered] = torch.tensor([logprob for row in rows for logprob in row.logprobs])
-    return {
-        "input_ids": ids, "attention_mask": inside.long(), "labels": labels, "behaviour": behaviour,
-        "group": torch.tensor([row.group for row in rows], dtype=torch.long), "reward": torch.tensor([row.value for row in rows]),
-        "judged": torch.tensor([row.judged for row in rows], dtype=torch.bool), "ended": torch.tensor([row.ended for row in rows], dtype=torch.bool),
-    }  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> float:

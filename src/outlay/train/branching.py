@@ -9,11 +9,12 @@ from outlay.branch import Branch, End, Landing
 from outlay.controllers.base import Brancher
 from outlay.optim.base import settled
 from outlay.record import Record
-from outlay.train.assembly import StageRun, cursor_of, load_cursor, restore, snapshot
+from outlay.train.assembly import StageRun
 from outlay.train.examining import sit
 from outlay.train.exporting import export
 from outlay.train.journal import journaled
 from outlay.train.pace import PUT_BACK, Pace
+from outlay.train.snapshots import cursor_of, load_cursor, restore, snapshot
 from outlay.train.underway import Underway
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from outlay.planning.memory import Memory, available_memory, choose_micro_batch,
 from outlay.planning.probe import ProbeResult, probe
 from outlay.planning.text import amount
 from outlay.sources.base import Batch, count_units
-from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage, restore, snapshot
+from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage
 from outlay.train.pace import flow_limits
 from outlay.train.shaping import check_shapes
+from outlay.train.snapshots import restore, snapshot
 from outlay.train.update import set_knobs, update
 
 

@@ -28,7 +28,6 @@ from outlay.train.assembly import (
     evaluation_bound,
     forward_flops_per_position,
     open_stage,
-    restore,
     versions,
 )
 from outlay.train.checkpoint import Snapshot, latest
@@ -37,14 +36,16 @@ from outlay.train.journal import NAME as JOURNAL
 from outlay.train.journal import Journal, effective, how_ended, kept_since, lost_since, read_journal
 from outlay.train.labels import buy_labels, check_labels
 from outlay.train.loop import RunFailed, Spending, examine, spend_stage
-from outlay.train.pace import LivePace, Pace, RecordedPace, Reserve, affords_evaluation, ending_unit, flow_limits
+from outlay.train.pace import LivePace, Pace, Reserve, affords_evaluation, ending_unit, flow_limits
 from outlay.train.planner import plan_stages
 from outlay.train.preparing import Prepared, measure_steps, prepare, warm_up_compiler
 from outlay.train.reading import dump_recipe, load_recipe
 from outlay.train.recipe import Recipe
+from outlay.train.replaying import RecordedPace
 from outlay.train.result import FAILED, SPENT, STOPPED, Result
 from outlay.train.saving import FOLDER, Saver
 from outlay.train.signals import Signals
+from outlay.train.snapshots import restore
 
 #: lines that a replay takes the progress from
 PACED = ("step", "branch_step", "branch")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from outlay.errors import CheckpointError, InputError
 from outlay.meter import Meter
-from outlay.train.assembly import StageRun, cursor_of, load_cursor, restore, restore_weights, snapshot
+from outlay.train.assembly import StageRun
 from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint, write_aside
 from outlay.train.companions import Frozen
 from outlay.train.pace import Pace, Reserve
 from outlay.train.recipe import Checkpoints
+from outlay.train.snapshots import cursor_of, load_cursor, restore, restore_weights, snapshot
 from outlay.train.underway import trunk_of
 
 if TYPE_CHECKING:
