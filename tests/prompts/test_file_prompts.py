@@ -48,7 +48,7 @@ def test_the_cursor_is_resumed(path: Path) -> None:
     check_resumable(lambda: prompts.open(CONTEXT), lambda part, step: part.advance(13 * step), lambda part: part.draw(9), steps=4)
     other = path.with_name("other.jsonl")
     other.write_text('{"prompt": "x"}')
-    with pytest.raises(InputError, match="holds 1 questions, but 40 when the run was saved"):
+    with pytest.raises(InputError, match="there are 1 questions, but 40 when the run was saved"):
         FilePrompts(other).open(CONTEXT).load_state_dict(prompts.open(CONTEXT).state_dict())
 
 

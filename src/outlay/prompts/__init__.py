@@ -6,11 +6,13 @@ from outlay.prompts.base import PromptSource, Question, Questions
 from outlay.prompts.file import FilePrompts
 from outlay.prompts.reasoning import ReasoningPrompts
 from outlay.prompts.reasoning_gym import ReasoningGymPrompts
+from outlay.prompts.segments import SegmentPrompts
 
 METHODS: dict[str, type] = {
     "reasoning": ReasoningPrompts,
     "reasoning_gym": ReasoningGymPrompts,
     "file": FilePrompts,
+    "segments": SegmentPrompts,
 }
 
 __all__ = [
@@ -21,4 +23,5 @@ __all__ = [
     "Questions",
     "ReasoningGymPrompts",
     "ReasoningPrompts",
+    "SegmentPrompts",
 ]

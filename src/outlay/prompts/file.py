@@ -46,7 +46,7 @@ class FilePrompts:
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must lie in [0, 1), found {self.held_out}")
 
-    def open(self, context: Context) -> _Lines:
+    def open(self, context: Context) -> Cycled:
         """Return the questions in the order of the streams (seed, "prompts/file", epoch).
 
         Raises:
@@ -64,7 +64,7 @@ class FilePrompts:
             Question(text, str(row.get(self.reference, "")), 0, str(row.get(self.kind, "")) if self.kind else "", row)
             for text, row in zip(texts, rows, strict=True)
         ]
-        return _Lines(asked, context.seed)
+        return Cycled(asked, context.seed, "prompts/file")
 
     def _rows(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
@@ -83,9 +83,11 @@ class FilePrompts:
         return rows
 
 
-class _Lines:
-    def __init__(self, asked: list[Question], seed: int) -> None:
-        self._asked, self._seed, self._place = asked, seed, 0
+class Cycled:
+    """A list of questions asked over and over, each epoch in the order of the stream (seed, name, epoch)."""
+
+    def __init__(self, asked: list[Question], seed: int, name: str) -> None:
+        self._asked, self._seed, self._name, self._place = asked, seed, name, 0
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def draw(self, count: int) -> list[Question]:
@@ -107,12 +109,12 @@ class _Lines:
             InputError: when the file holds another number of questions than it did.
         """
         if state["questions"] != len(self._asked):
-            raise InputError(f"the file holds {len(self._asked)} questions, but {state['questions']} when the run was saved; restore it")
+            raise InputError(f"there are {len(self._asked)} questions, but {state['questions']} when the run was saved; restore the file")
         self._place = int(state["place"])
 
     def _question(self, place: int) -> Question:
         epoch, at = divmod(place, len(self._asked))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, numpy_generator(self._seed, "prompts/file", epoch).permutation(len(self._asked))
+            self._epoch, self._order = epoch, numpy_generator(self._seed, self._name, epoch).permutation(len(self._asked))
         asked = self._asked[int(self._order[at])]
         return Question(asked.text, asked.reference, place, asked.kind, asked.extra)
