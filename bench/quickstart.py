@@ -1,6 +1,6 @@
-"""Quickstart over seeds: exact match on held-out problems before and after, by task and level, with 95 % intervals.
+"""Quickstart over seeds: exact match on held-out problems before, where each further stage begins, and after, with 95 % intervals.
 
-    python bench/quickstart.py [--seeds 5] [--recipe quickstart] [--budget 100s]
+    python bench/quickstart.py [--seeds 5] [--recipe quickstart] [--budget 150s]
 
 Each seed is a process of its own (``outlay run RECIPE``), timed from outside. The interval is Student's over seeds.
 """
@@ -27,7 +27,15 @@ def spend(recipe: str, seed: int, budget: str | None, folder: Path) -> tuple[dic
     command = [sys.executable, "-m", "outlay.cli", "run", recipe, "--set", f"seed={seed}", "--out", str(folder)]
     began = time.monotonic()
     subprocess.run([*command, *(["--budget", budget] if budget else [])], check=True, stdout=subprocess.DEVNULL)
-    return json.loads((folder / "result.json").read_text()), time.monotonic() - began
+    lasted = time.monotonic() - began
+    result = json.loads((folder / "result.json").read_text())
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    seen = [line for line in lines if line["kind"] == "evaluation" and line["when"] == "during"]
+    #: what was measured where a stage began after another
+    result["began"] = {
+        stage["name"]: next((e["metrics"] for e in seen if e["stage"] == stage["name"]), {}) for stage in result["stages"][1:]
+    }
+    return result, lasted
 
 
 def interval(values: list[float]) -> str:
@@ -56,10 +64,12 @@ def main() -> int:
             f"seed {seed}: {limit}, process {lasted:.1f} s, {result['steps']} steps, {result['spent'].get('tokens', 0):,.0f} tokens",
             flush=True,
         )
-    print(f"\n{'metric':<28}{'before':>10}{'after':>20}")
+    stages = list(results[0]["began"])
+    print(f"\n{'metric':<28}{'before':>10}" + "".join(f"{'before ' + stage:>20}" for stage in stages) + f"{'after':>20}")
     for name in results[0]["metrics"]:
         before = statistics.fmean(result["metrics_start"].get(name, math.nan) for result in results)
-        print(f"{name:<28}{before:>10.3f}{interval([result['metrics'][name] for result in results]):>20}")
+        between = [interval([result["began"][stage].get(name, math.nan) for result in results]) for stage in stages]
+        print(f"{name:<28}{before:>10.3f}" + "".join(f"{cell:>20}" for cell in [*between, interval([r["metrics"][name] for r in results])]))
     return 0
 
 

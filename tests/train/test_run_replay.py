@@ -68,7 +68,7 @@ def test_on_the_real_clock_and_from_its_own_recipe(tmp_path: Path) -> None:
 def test_evaluations_that_were_left_out_are_left_out_again(tmp_path: Path) -> None:
     """A controller that answers to evaluations would otherwise see one that never was."""
     clock = FakeClock()
-    evaluate = {"exams": [{"held_out_loss": {"objective": "classification", "examples": 256}}], "every": 0.25}
+    evaluate = {"exams": [{"held_out_loss": {"objective": "classification", "examples": 256}}], "every": 0.2}
     outlay.run(timed(clock, evaluate=evaluate), tmp_path / "run", clock=clock)
     left_out = [line for line in lines(tmp_path / "run", "decision") if "left out" in line["what"]]
     assert left_out

@@ -248,9 +248,10 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
     trained = [(name, p) for name, p in assembly.parameters() if belongs(name, index)]
     optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(trained))
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
-    every = assembly.recipe.evaluate.every
+    every = assembly.recipe.evaluate.every if assembly.sittings else None
+    due = 0.0 if every is not None and index > 0 else every  # where one stage ends, the next one's first evaluation tells what it left
     return StageRun(
-        stage, index, assembly.streams[index], assembly.objectives[index], optimizer, knobs, micro_batch, starts, every if assembly.sittings else None,
+        stage, index, assembly.streams[index], assembly.objectives[index], optimizer, knobs, micro_batch, starts, due,
         measuring=Measuring(stage.measured()),
     )  # fmt: skip
 

@@ -68,7 +68,8 @@ def evaluations_to_come(recipe: Recipe, begun: bool) -> int:
         return 0
     every = recipe.evaluate.every
     on_the_way = math.ceil(1 / every - ROUNDING) - 1 if every else 0
-    return on_the_way * len(recipe.stages) + (recipe.evaluate.start and not begun)
+    between = len(recipe.stages) - 1 if every else 0
+    return on_the_way * len(recipe.stages) + between + (recipe.evaluate.start and not begun)
 
 
 def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:

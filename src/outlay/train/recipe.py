@@ -125,7 +125,8 @@ class Evaluate:
 
     Args:
         exams: the measurements.
-        every: also evaluate each time this share of a stage's budget has been spent, in (0, 1]; None for only before and after.
+        every: also evaluate each time this share of a stage's budget has been spent, in (0, 1], and when a stage follows another; None for only
+            before and after.
         start: whether to evaluate before training.
     """
 
