@@ -52,19 +52,18 @@ def table(rows: list[dict[str, Any]], shares: list[float], seeds: int) -> str:
     """Return the accuracies by share, and each share's difference from supervised learning alone."""
     found = {(row["share"], row["seed"]): row for row in rows}
     names = sorted(next(iter(found.values()))["metrics"], key=lambda name: (name.count("/"), name))
-    out = [
-        f"| share of demonstrations | updates | {' | '.join(name.removeprefix('exact_match').strip('/') or 'mean' for name in names)} | against 1 |"
-    ]
-    out.append("|---" * (len(names) + 3) + "|")
+    titles = [name.removeprefix("exact_match").strip("/") or "mean" for name in names]
+    out = [f"| share of demonstrations | seeds | updates | {' | '.join(titles)} | against 1 |", "|---" * (len(names) + 4) + "|"]
     for share in shares:
         mine = [found[share, seed] for seed in range(seeds) if (share, seed) in found]
         if not mine:
             continue
-        steps = [" + ".join(str(count) for count in row["steps"].values()) for row in mine]
+        stages = list(mine[0]["steps"])
+        steps = " + ".join(f"{statistics.fmean(row['steps'][stage] for row in mine):.0f}" for stage in stages)
         pairs = [(row, found[1.0, row["seed"]]) for row in mine if (1.0, row["seed"]) in found]
         gains = [row["metrics"]["exact_match"] - alone["metrics"]["exact_match"] for row, alone in pairs]
         cells = [interval([row["metrics"][name] for row in mine]) for name in names]
-        out.append(f"| {share:g} | {steps[0]} | {' | '.join(cells)} | {interval(gains) if share < 1 and gains else ''} |")
+        out.append(f"| {share:g} | {len(mine)} | {steps} | {' | '.join(cells)} | {interval(gains) if share < 1 and gains else ''} |")
     best = max(
         shares, key=lambda share: statistics.fmean([found[key]["metrics"]["exact_match"] for key in found if key[0] == share] or [0.0])
     )
