@@ -275,3 +275,12 @@ def test_without_a_limit_there_is_no_progress() -> None:
     clock.advance(1e9)
     meter.charge("train", steps=10**9)
     assert (meter.progress, meter.exhausted) == (0.0, None)
+
+
+def test_labels_are_bought_at_once_and_tell_nothing_of_progress() -> None:
+    meter = Meter(Budget.parse("10 steps, 100 labels"), lambda: 0.0)
+    meter.charge("data", labels=100)
+    meter.charge("train", steps=3)
+    assert (meter.progress, meter.exhausted, meter.left("labels")) == (0.3, None, 0.0)
+    meter.charge("train", steps=7)
+    assert (meter.progress, meter.exhausted) == (1.0, "steps")

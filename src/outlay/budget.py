@@ -19,6 +19,9 @@ CEILINGS: tuple[Ceiling, ...] = get_args(Ceiling)
 #: flows that are counted in whole numbers; splitting them loses nothing
 WHOLE: frozenset[str] = frozenset({"steps", "examples", "tokens", "rollouts", "new_tokens", "labels"})
 
+#: flows that are paid for at once, when a stage begins: used up, they end nothing and tell nothing of how far a run has come
+BOUGHT: frozenset[str] = frozenset({"labels"})
+
 ACCEPTED = (
     "accepted are times (90s, 30m, 1h30m, 2d), counts (3k steps, 500M tokens, 20k rollouts, 1000 labels, 2e5 examples, 1M new_tokens), "
     "compute (2e15 flops, 3 PFLOPs), money with a price ($5 at $2/h, 3 usd at 0.5 usd/M tokens), ceilings (24GiB, 10M params), "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from outlay.budget import FLOWS, Budget
+from outlay.budget import BOUGHT, FLOWS, Budget
 from outlay.errors import InputError
 
 #: where seconds go while no account is open
@@ -105,15 +105,15 @@ class Meter:
 
     @property
     def progress(self) -> float:
-        """Largest spent share over the limits, in [0, 1], never falling."""
-        shares = [self.spent(unit) / limit for unit, limit in self.budget.limits.items()]
+        """Largest spent share over the limits, in [0, 1], never falling; what is bought at once (``budget.BOUGHT``) has no part in it."""
+        shares = [self.spent(unit) / limit for unit, limit in self.budget.limits.items() if unit not in BOUGHT]
         self._progress = max(self._progress, min(1.0, max(shares, default=0.0)))
         return self._progress
 
     @property
     def exhausted(self) -> str | None:
-        """The unit whose limit is used up, or None."""
-        return next((unit for unit in self.budget.limits if self.left(unit) <= 0), None)
+        """The unit whose limit is used up, or None; what is bought at once (``budget.BOUGHT``) ends nothing."""
+        return next((unit for unit in self.budget.limits if unit not in BOUGHT and self.left(unit) <= 0), None)
 
     def totals(self) -> dict[str, float]:
         """Return spent amounts of every unit that was used or limited, money included."""

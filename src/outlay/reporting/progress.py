@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from outlay.budget import Budget
+from outlay.budget import BOUGHT, Budget
 from outlay.record import Record
 from outlay.reporting.format import compact, duration, number, quantity, title
 
@@ -60,7 +60,8 @@ class Progress:
 
     def fields(self, window: float) -> list[tuple[str, str]]:
         """What a line tells, as (role, text), each padded to a steady width so that columns stay in place."""
-        unit = max(self.limits, key=lambda one: self.spent.get(one, 0.0) / self.limits[one], default="seconds")
+        flowing = [unit for unit in self.limits if unit not in BOUGHT]
+        unit = max(flowing, key=lambda one: self.spent.get(one, 0.0) / self.limits[one], default="seconds")
         steps_a_second, tokens_a_second = self.rates(window)
         told = [("share", f"{_whole_percent(self.share):>4}")]
         if unit in self.limits:
