@@ -88,7 +88,6 @@ class Setting:
 SETTINGS: dict[str, tuple[int, int]] = {
     "gcd/2": (300, 300),
     "gcd/3": (300, 300),
-    "sort/1": (300, 180),
     "count/1": (200, 200),
     "reverse/2": (300, 350),
 }

@@ -75,9 +75,9 @@ def test_every_policy_gradient_of_the_catalog_is_compared(bench: ModuleType) -> 
 
 def test_the_rate_is_the_best_of_each_setting(bench: ModuleType, tmp_path: Path) -> None:
     """A run that failed counts as 0, whatever it says."""
-    one, other = bench.Setting.read("gcd/2"), bench.Setting.read("sort/1")
+    one, other = bench.Setting.read("gcd/2"), bench.Setting.read("count/1")
     study = bench.Study(bench.Store(tmp_path), (one, other), ("grpo",), 1, 1024, (1e-4, 3e-4, 9e-4), 10)
-    found = {("gcd/2", 1e-4): 0.5, ("gcd/2", 3e-4): 0.4, ("sort/1", 1e-4): 0.3, ("sort/1", 3e-4): 0.5, ("sort/1", 9e-4): 0.4}
+    found = {("gcd/2", 1e-4): 0.5, ("gcd/2", 3e-4): 0.4, ("count/1", 1e-4): 0.3, ("count/1", 3e-4): 0.5, ("count/1", 9e-4): 0.4}
     for job in study.tries("grpo"):
         assert study.rate("grpo", other) is None
         value = found.get((job.setting.name, job.lr))
@@ -85,7 +85,7 @@ def test_the_rate_is_the_best_of_each_setting(bench: ModuleType, tmp_path: Path)
     assert (study.rate("grpo", one), study.rate("grpo", other)) == (1e-4, 3e-4)
     assert [(job.setting.name, job.lr, job.seed, job.rollouts) for job in study.measured("grpo")] == [
         ("gcd/2", 1e-4, 1, 1024),
-        ("sort/1", 3e-4, 1, 1024),
+        ("count/1", 3e-4, 1, 1024),
     ]
 
 
