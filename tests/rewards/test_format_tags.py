@@ -20,6 +20,7 @@ GOOD = "<think>a\nb</think>\n<answer>c</answer>"
         ("<think>a</think> so <answer>c</answer>", 0),
         ("<answer>c</answer><think>a</think>", 0),
         ("<think>a<answer>c</answer></think>", 0),
+        ("<think>a<answer>b</think>c</answer>", 0),
         ("<think>a</think><answer>c", 0),
         ("a</think><answer>c</answer>", 0),
         ("<think><think>a</think><answer>c</answer>", 0),

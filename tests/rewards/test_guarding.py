@@ -70,9 +70,9 @@ def test_bounds_are_inclusive_and_infinite_by_default() -> None:
         def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
             return [failed(float(one.text)) for one in answers]
 
-    answers = [answer("-1"), answer("1"), answer("1.001")]
-    assert [verdict.outcome for verdict in judge_guarded(Fixed(), answers, (-1.0, 1.0))] == ["failed", "failed", "unjudged"]
-    assert [verdict.value for verdict in judge_guarded(Fixed(), answers)] == [-1.0, 1.0, 1.001]
+    answers = [answer("-1.001"), answer("-1"), answer("1"), answer("1.001")]
+    assert [verdict.outcome for verdict in judge_guarded(Fixed(), answers, (-1.0, 1.0))] == ["unjudged", "failed", "failed", "unjudged"]
+    assert [verdict.value for verdict in judge_guarded(Fixed(), answers)] == [-1.001, -1.0, 1.0, 1.001]
 
 
 def test_unjudged_is_always_zero() -> None:

@@ -85,6 +85,24 @@ def test_what_has_no_scorer_is_not_judged() -> None:
     assert "the scorer of 'word_sorting' failed" in found[2].why
 
 
+def test_a_question_that_cannot_be_judged_is_not_judged_by_how_its_answer_ended() -> None:
+    # otherwise the answers of one group would be judged by their ends alone
+    for question in ({"reference": "7"}, {"kind": "gcd/1"}):
+        assert outcomes(Reasoning(), [answer("7", ended=False, **question)]) == ["unjudged"]
+    for extra in ({}, {"task": "poetry", "entry": {}}):
+        assert outcomes(ReasoningGym(), [answer("7", "7", extra=extra, ended=False)]) == ["unjudged"]
+    entry = reasoning_gym.create_dataset("gcd", size=1, seed=0)[0]
+    late = answer(entry["answer"], extra={"task": "gcd", "entry": entry}, ended=False)
+    assert outcomes(ReasoningGym(), [late]) == ["failed"]
+    assert outcomes(ReasoningGym(end_required=False), [late]) == ["passed"]
+
+
+@pytest.mark.parametrize(("score", "value"), [(-0.5, 0.0), (0.5, 0.5), (1.5, 1.0)])
+def test_a_score_out_of_range_is_taken_for_the_nearest_in_it(monkeypatch: pytest.MonkeyPatch, score: float, value: float) -> None:
+    monkeypatch.setattr(reasoning_gym, "get_score_answer_fn", lambda name: lambda text, entry: score)
+    assert values(ReasoningGym(), [answer("7", extra={"task": "gcd", "entry": {}})]) == [value]
+
+
 def test_a_threshold_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"threshold must lie in \(0, 1\], found 0"):
         ReasoningGym(threshold=0)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
-from outlay.rewards.reading import answer_part
+from outlay.rewards.reading import given_answer
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,4 @@ class Exact:
         reference = answer.question.reference.strip()
         if not reference:
             return unjudged("the question has no reference")
-        if self.end_required and not answer.ended:
-            return failed()
-        return passed() if answer_part(answer.text, self.inside) == reference else failed()
+        return passed() if given_answer(answer, self.inside, self.end_required) == reference else failed()

@@ -12,7 +12,7 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import MissingExtra
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
-from outlay.rewards.reading import answer_part
+from outlay.rewards.reading import given_answer
 
 #: three letters in a row that are no command: words, which would be read as a product of letters
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
@@ -68,9 +68,7 @@ class Math:
         wanted = parsed_reference(answer.question.reference)
         if not wanted:
             return unjudged(f"the reference {answer.question.reference!r} cannot be parsed as mathematics")
-        if self.end_required and not answer.ended:
-            return failed()
-        text = answer_part(answer.text, self.inside)
+        text = given_answer(answer, self.inside, self.end_required)
         if text is None or (self.boxed and r"\boxed{" not in text):
             return failed()
         # its own time limits need the main thread's signals

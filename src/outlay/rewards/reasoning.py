@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import MissingExtra
 from outlay.prompts.base import Question
 from outlay.rewards.base import Answer, Judge, Verdict, failed, passed, unjudged
-from outlay.rewards.reading import answer_part
+from outlay.rewards.reading import given_answer
 from outlay.schedules.base import require
+
+if TYPE_CHECKING:
+    from outlay.tasks.reasoning import Problem
 
 _PAPER = Paper("2505.24760", "REASONING GYM: Reasoning Environments for RL with Verifiable Rewards", 2025)
 
@@ -49,13 +52,13 @@ class Reasoning:
         return [self._one(answer) for answer in answers]
 
     def _one(self, answer: Answer) -> Verdict:
-        given = _given(answer, self.end_required, self.inside)
-        if given is None:
-            return failed()
-        found = _own_score(answer.question, given)
-        if isinstance(found, Verdict):
-            return found
-        return passed() if found else failed()
+        from outlay.tasks.reasoning import score
+
+        problem = _problem(answer.question)
+        if isinstance(problem, Verdict):
+            return problem
+        given = given_answer(answer, self.inside, self.end_required)
+        return passed() if given is not None and score(problem, given) else failed()
 
 
 @dataclass(frozen=True)
@@ -107,48 +110,45 @@ class ReasoningGym:
         return [self._one(answer) for answer in answers]
 
     def _one(self, answer: Answer) -> Verdict:
-        given = _given(answer, self.end_required, self.inside)
-        if given is None:
-            return failed()
         extra = answer.question.extra
+        task = str(extra.get("task", ""))
         if "entry" not in extra:
             return unjudged("the question holds no entry of reasoning-gym")
-        found = _gym_score(str(extra.get("task", "")), extra["entry"], given)
-        if isinstance(found, Verdict):
-            return found
+        scorer = _gym_scorer(task)
+        if scorer is None:
+            return unjudged(f"reasoning-gym has no dataset {task!r}")
+        given = given_answer(answer, self.inside, self.end_required)
+        if given is None:
+            return failed()
+        try:
+            found = min(1.0, max(0.0, float(scorer(given, extra["entry"]))))
+        except Exception as error:  # a scorer may choke on what a model wrote in any way
+            return unjudged(f"the scorer of {task!r} failed: {type(error).__name__}: {error}")
         right = found >= self.threshold
         value = found if self.partial else float(right)
         return passed(value) if right else failed(value)
 
 
-def _given(answer: Answer, end_required: bool, inside: str) -> str | None:
-    """Return the part of the text that is the answer; None where there is none to be judged."""
-    return None if end_required and not answer.ended else answer_part(answer.text, inside)
+def _problem(question: Question) -> Problem | Verdict:
+    """Return the problem that a question asks, as far as its scorer looks at it."""
+    from outlay.tasks.reasoning import TASKS, Problem
 
-
-def _own_score(question: Question, given: str) -> bool | Verdict:
-    from outlay.tasks.reasoning import TASKS, Problem, score
-
-    task, _, level = question.kind.partition("/")
-    task = str(question.extra.get("task", task))
+    task = str(question.extra.get("task", question.kind.partition("/")[0]))
     if task not in TASKS:
         return unjudged(f"no scorer for {task!r}; it is no task of outlay.tasks.reasoning")
     if not question.reference.strip():
         return unjudged("the question has no reference")
-    problem = Problem(task, int(level) if level.isdigit() else 1, question.text, question.reference.strip(), question.place)
-    return score(problem, given)
+    return Problem(task, 1, question.text, question.reference.strip(), question.place)
 
 
-def _gym_score(task: str, entry: object, given: str) -> float | Verdict:
+def _gym_scorer(task: str) -> Callable[[str, Any], float] | None:
+    """Return the scorer of a dataset; None where there is none of that name."""
     import reasoning_gym
 
     from outlay.tasks.reasoning import TASKS
 
     try:
-        scorer = reasoning_gym.get_score_answer_fn(TASKS[task].source if task in TASKS else task)
+        found: Callable[[str, Any], float] = reasoning_gym.get_score_answer_fn(TASKS[task].source if task in TASKS else task)
     except ValueError:
-        return unjudged(f"reasoning-gym has no dataset {task!r}")
-    try:
-        return min(1.0, max(0.0, float(scorer(given, entry))))
-    except Exception as error:  # a scorer may choke on what a model wrote in any way
-        return unjudged(f"the scorer of {task!r} failed: {type(error).__name__}: {error}")
+        return None
+    return found
