@@ -76,6 +76,7 @@ class ModelPasses:
         self._last_alone = {"logits_to_keep": 1} if "logits_to_keep" in forward_arguments(model) else {}
 
     def read(self, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
+        """Read prompts of one length side by side."""
         ids = torch.tensor(prompts, dtype=torch.long, device=self._device)
         positions = torch.arange(ids.shape[1], device=self._device).expand_as(ids)
         cache = DynamicCache()
@@ -95,6 +96,7 @@ class ModelPasses:
         ]
 
     def seat(self, first: int, prefixes: Sequence[Prefix]) -> None:
+        """Let rows that have read these prefixes sit in the places from ``first`` on."""
         if not self._layers:
             self._layers = [
                 PlacesLayer(self._room(key), self._room(value)) for key, value in zip(prefixes[0].keys, prefixes[0].values, strict=True)
@@ -106,6 +108,7 @@ class ModelPasses:
             self._lengths[place] = prefix.length
 
     def close_up(self, to: Sequence[int], source: Sequence[int], left: int) -> None:
+        """Let the rows in the places ``source`` sit in the places ``to``; the first ``left`` places remain."""
         goal, origin = (torch.tensor(places, dtype=torch.long, device=self._device) for places in (to, source))
         for layer in self._layers:
             layer.keys[goal] = layer.keys[origin]
@@ -113,6 +116,7 @@ class ModelPasses:
         self._lengths[goal] = self._lengths[origin]
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read one token (n,) each in the places 0 to n - 1 and return the logits after it, (n, vocabulary)."""
         active = len(tokens)
         lengths = self._lengths[:active]
         longest = int(lengths.max()) + 1
