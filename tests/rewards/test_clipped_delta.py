@@ -63,7 +63,23 @@ def test_the_sum_keeps_its_bounds(scores: list[float], success: bool, clip: bool
     reward = rule(clip=clip, delta=delta, last=last, alpha=0.7)
     text = "\n\n".join(f"{score:.17f}" for score in scores)
     low, high = reward.bounds
-    assert low - 1e-12 <= values(reward, [answer(text, text if success else "x")])[0] <= high + 1e-12
+    total = math.fsum(reward.step_rewards(scores, success))
+    assert low - 1e-12 <= total <= high + 1e-12
+    assert values(reward, [answer(text, text if success else "x")]) == pytest.approx([total], abs=1e-12)
+
+
+def test_bounds_are_reached() -> None:
+    for fields, bounds, lowest, highest in [
+        ({"eta": 0.4}, (-0.4, 1.0), [0.0], [1.0]),
+        ({"eta": 0.4, "last": "drop"}, (-0.4, 1.4), [0.0, 1.0], [1.0, 0.0]),
+        ({"clip": False}, (0.0, 2.0), [0.0], [1.0]),
+        ({"clip": False, "last": "drop"}, (-1.0, 2.0), [0.0, 1.0], [1.0, 0.0]),
+    ]:
+        reward = rule(**fields)
+        assert reward.bounds == pytest.approx(bounds)
+        assert sum(reward.step_rewards(lowest, False)) == pytest.approx(bounds[0])
+        assert sum(reward.step_rewards(highest, True)) == pytest.approx(bounds[1])
+    assert rule(delta=False, clip=False).bounds == (0.0, math.inf) and rule(delta=False).bounds == (-math.inf, 1.0)
 
 
 def test_success_is_added_to_the_last_step() -> None:

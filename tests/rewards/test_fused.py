@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from made_answers import CONTEXT, answer, outcomes, values
 from scipy.spatial import ConvexHull
 
 from outlay.errors import InputError
-from outlay.rewards import Exact, Fused, Words
+from outlay.rewards import Answer, Exact, Fused, Verdict, Words
 from outlay.rewards.convex_copies import convex_copies, hull_corners, misspelled, plane
 from outlay.rewards.fused import fuse, profile, similarity
 
@@ -47,6 +48,9 @@ def test_neighbours_are_averaged_and_strangers_are_not(tmp_path: Path) -> None:
     assert values(reward, mine) == pytest.approx([(0.3 + near * 0.4) / (1 + near)])
     assert values(Fused(Words(enough=10), path, least=0.7), mine) == pytest.approx([(0.3 + near * 0.4 + also * 0.8) / (1 + near + also)])
     assert values(Fused(Words(enough=10), path, least=0.7, most=1), mine) == values(reward, mine)
+    assert values(Fused(Words(enough=10), path, least=near), mine) == values(reward, mine)  # that similar, and no less
+    turned = known(tmp_path, "It is fine today and it will be", "It is fine today")
+    assert values(Fused(Words(enough=10), turned, least=0.7, most=1), mine) == values(reward, mine)  # the nearest, not the first
     assert values(Fused(Words(enough=10), path, most=0), mine) == [0.3]
     assert values(reward, [answer("snow", prompt="Why?")]) == [0.1]
     assert reward.bounds == (0.0, 1.0)
@@ -60,10 +64,17 @@ def test_verdicts_are_the_texts_own_and_unjudged_neighbours_are_left_out(tmp_pat
 
 
 def test_known_texts_are_judged_once(tmp_path: Path) -> None:
-    judge = Fused(Words(enough=10), known(tmp_path, "It is fine today")).open(CONTEXT)
-    first = judge.judge([answer("It is fine", prompt=PROMPT)])
-    assert judge.judge([answer("It is fine", prompt=PROMPT)]) == first
-    assert list(judge.told) == [0]  # type: ignore[attr-defined]
+    asked: list[str] = []
+
+    class Noting(Words):
+        def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+            asked.extend(one.text for one in answers)
+            return super().judge(answers)
+
+    judge = Fused(Noting(enough=10), known(tmp_path, "It is fine today", "nothing like it at all, whatever it is")).open(CONTEXT)
+    mine = [answer("It is fine", prompt=PROMPT), answer("It is fine!", prompt=PROMPT)]
+    assert judge.judge(mine) == judge.judge(mine)
+    assert asked == ["It is fine today", *["It is fine", "It is fine!"] * 2]
 
 
 def test_bad_fields_and_files_are_refused(tmp_path: Path) -> None:
@@ -95,7 +106,7 @@ def test_corners_agree_with_scipy_and_five_points_keep_three_to_five(seed: int) 
 
 def test_the_plane_keeps_distances_of_flat_points() -> None:
     flat = np.array([[0, 0], [3, 0], [0, 4.0]]) @ np.array([[0.6, 0.8, 0], [0, 0, 1]])
-    found = plane(flat)
+    found = plane(flat + np.array([5.0, -2.0, 7.0]))
     assert [np.linalg.norm(found[i] - found[j]) for i, j in ((0, 1), (0, 2), (1, 2))] == pytest.approx([3, 4, 5])
     assert plane(np.array([[1.0], [3.0]])).shape == (2, 2)
 

@@ -68,6 +68,9 @@ def test_a_single_good_answer_is_its_own_goal(folder: Path, tmp_path: Path) -> N
     reward = GoalConditioned(str(folder), tmp_path / "one.jsonl")
     assert values(reward, [answer("4", prompt="2+2=")]) == pytest.approx([1.0], abs=1e-6)
     assert outcomes(reward, [answer("4" * 40, prompt="2+2=")]) == ["unjudged"]
+    other = [answer("5", prompt="1+1=")]
+    (exactly,) = values(reward, other)
+    assert outcomes(GoalConditioned(str(folder), tmp_path / "one.jsonl", threshold=exactly), other) == ["passed"]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def test_the_end_mark_follows_answers_that_ended(folder: Path) -> None:
     made = [answer("b", prompt="a"), answer("b", prompt="a", ended=False)]
     assert values(Learned(str(folder)), made) == pytest.approx(expected[:2], abs=1e-5)
     assert values(Learned(str(folder), end_mark=False), made) == pytest.approx(expected[1:], abs=1e-5)
+    # one that is written out is not put there twice
+    assert values(Learned(str(folder)), [answer("b" + TOKENIZER.eos_token, prompt="a")]) == pytest.approx(expected[:1], abs=1e-5)
 
 
 def test_mean_std_sigmoid_and_clip_by_hand(folder: Path) -> None:
@@ -77,6 +79,7 @@ def test_mean_std_sigmoid_and_clip_by_hand(folder: Path) -> None:
     squashed = Learned(str(folder), mean=raw[0], std=2, sigmoid=True)
     assert values(squashed, made) == pytest.approx([1 / (1 + math.exp(-value)) for value in moved])
     assert squashed.bounds == (0.0, 1.0) and Learned("x").bounds == (-math.inf, math.inf)
+    assert outcomes(squashed, made) == outcomes(reward, made) and "failed" in outcomes(reward, made)  # by z, not by its sigmoid
     clipped = Learned(str(folder), clip=(-0.1, 0.1))
     assert clipped.bounds == (-0.1, 0.1)
     assert values(clipped, made) == pytest.approx([min(0.1, max(-0.1, value)) for value in raw])
@@ -87,6 +90,7 @@ def test_what_is_too_long_is_not_judged(folder: Path) -> None:
     found = verdicts(Learned(str(folder)), [answer("a" * 39), answer("a" * 40), answer("", ended=False)])
     assert [verdict.outcome == "unjudged" for verdict in found] == [False, True, True]
     assert found[1].why == "41 tokens are more than the reward model's 40"
+    assert found[2].why == "there is no text to read"
 
 
 def test_folders_that_hold_no_reward_model_are_refused(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_answers import answer, outcomes, values
+from made_answers import answer, outcomes, values, verdicts
 
 import outlay
-from outlay.rewards import Cosine, GroupLength
+from outlay.rewards import Cosine, GroupLength, unjudged
 
 
 def right(tokens: int, **also: int) -> object:
@@ -25,6 +25,12 @@ def test_cosine_by_hand() -> None:
     expected = [1.0, 0.1 + 0.45 * 1.5, 0.1 + 0.45, 0.1, 0.1, -1.0, -0.1 - 0.45 * 1.5, -0.1]
     assert values(Cosine(longest=60), made) == pytest.approx(expected, abs=1e-12)  # type: ignore[arg-type]
     assert outcomes(Cosine(longest=60), made) == ["passed"] * 5 + ["failed"] * 3  # type: ignore[arg-type]
+
+
+def test_what_is_unjudged_stays_so_and_is_worth_nothing() -> None:
+    for reward in (Cosine(), GroupLength()):
+        found = verdicts(reward, [answer("1", "", tokens=5), right(9), wrong(7)])  # type: ignore[list-item]
+        assert found[0] == unjudged("the question has no reference")
 
 
 def test_cosine_takes_the_answers_own_limit_and_other_ends() -> None:

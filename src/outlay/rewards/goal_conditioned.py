@@ -101,7 +101,7 @@ class _States:
     device: Any
 
     def __call__(self, answers: Sequence[Answer]) -> list[torch.Tensor | None]:
-        """Return the state at every answer's last token; None where it is longer than the model reads."""
+        """Return the state (width,) at every answer's last token; None where it has none or is longer than the model reads."""
         import torch
 
         from outlay.rewards.reading_texts import batches, encoded, longest_text
@@ -125,7 +125,10 @@ class _Judge:
     goal: torch.Tensor
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
-        return [unjudged("longer than the model reads") if state is None else self._verdict(state) for state in self.states(answers)]
+        return [
+            unjudged("no text, or one longer than the model reads") if state is None else self._verdict(state)
+            for state in self.states(answers)
+        ]
 
     def _verdict(self, state: torch.Tensor) -> Verdict:
         value = float(goal_scores(state, self.goal))

@@ -97,7 +97,9 @@ class _Judge:
 
         rows = encoded(answers, self.tokenizer, self.rule.special_tokens, self.rule.end_mark)
         longest = longest_text(self.model)
-        found = [unjudged(f"{len(row)} tokens are more than the reward model's {longest}") for row in rows]
+        found = [
+            unjudged(f"{len(row)} tokens are more than the reward model's {longest}" if row else "there is no text to read") for row in rows
+        ]
         read = [place for place, row in enumerate(rows) if row and (longest is None or len(row) <= longest)]
         with torch.inference_mode():
             for places, batch in batches([rows[place] for place in read], self.rule.batch_size, self.tokenizer.pad_token_id, self.device):

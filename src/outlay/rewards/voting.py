@@ -35,7 +35,8 @@ def vote(scores: Sequence[Sequence[float]], trust: Sequence[float] | None = None
 
 def winners(voted: Sequence[float]) -> list[int]:
     """Return the places of the highest score, all of them where there is a tie."""
-    return [place for place, score in enumerate(voted) if score == max(voted)]
+    most = max(voted, default=0.0)
+    return [place for place, score in enumerate(voted) if score == most]
 
 
 def judgement_reward(scores: Sequence[float], best: int | None = None, label: float | None = None) -> float:
