@@ -12,7 +12,8 @@ from made_answers import CONTEXT
 
 from outlay.errors import InputError
 from outlay.rewards import Code
-from outlay.testing.hostile import ESCAPED, KindReport, attack, escapes, hostile_programs, lay_bait, processes_marked
+from outlay.testing.hostile import KindReport, attack, escapes, lay_bait, processes_marked
+from outlay.testing.hostile_programs import ESCAPED, hostile_programs
 
 LANES = 4
 

@@ -13,6 +13,7 @@ def test_prefixes_of_whole_words_match_unless_the_whole_is_asked() -> None:
     made = [answer(text, TRUTH) for text in (TRUTH, " the  cat\nsat on the mat. ", "the cat", "the ca", "cat sat", "", TRUTH + " It")]
     assert values(NextSegment(), made) == [1, 1, 1, 0, 0, 0, 0]
     assert values(outlay.make("rewards/next_segment", match="exact"), made) == [1, 1, 0, 0, 0, 0, 0]
+    assert not NextSegment().matches("", "")  # an empty prediction is wrong, whatever the truth
 
 
 def test_a_prefix_may_have_to_be_longer() -> None:
