@@ -22,7 +22,8 @@ An objective whose loss couples the rows of a group says so with ``whole_groups:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -30,6 +31,9 @@ from torch.nn import functional
 
 from outlay.packed import packed_logits
 from outlay.sources.base import IGNORED, Batch
+
+#: gives the frozen model of the stage's start
+Frozen = Callable[[], nn.Module]
 
 #: tokens whose entropies are worked out at once where no gradient is wanted
 TOGETHER = 1024
@@ -132,16 +136,22 @@ def in_pieces(batch: Batch, rows: int) -> list[Batch]:
     return [{name: column[i : i + rows] for name, column in batch.items()} for i in range(0, count, rows)]
 
 
-def frozen_log_probs(model: nn.Module, batch: Batch, rows: int = 64) -> torch.Tensor:
-    """Return ``token_log_probs`` without gradients in the batch's own width, (n, T), 0 where nothing is labelled: a column that ``shifted``
-    reads back. The model is put into evaluation mode meanwhile."""
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode, and back into the mode that it was in."""
     was = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            found = torch.cat([token_log_probs(model, piece) for piece in in_pieces(batch, rows)])
+        yield
     finally:
         model.train(was)
+
+
+def frozen_log_probs(model: nn.Module, batch: Batch, rows: int = 64) -> torch.Tensor:
+    """Return ``token_log_probs`` without gradients in the batch's own width, (n, T), 0 where nothing is labelled: a column that ``shifted``
+    reads back. The model is put into evaluation mode meanwhile."""
+    with evaluating(model), torch.no_grad():
+        found = torch.cat([token_log_probs(model, piece) for piece in in_pieces(batch, rows)])
     return functional.pad(found, (1, 0))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
 
 from outlay.sources.base import Batch
 
@@ -63,7 +62,3 @@ class Anchor(Protocol):
     def measures(self, scored: Scored) -> dict[str, torch.Tensor]:
         """Return what is worth recording, each of shape (n, T - 1), to be averaged over tokens."""
         ...
-
-
-#: gives the frozen model of the stage's start
-Frozen = Callable[[], nn.Module]

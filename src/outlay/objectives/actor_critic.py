@@ -13,10 +13,11 @@ from torch.nn import functional
 from outlay.advantages import Advantage, Generalised, Learns, Whitened
 from outlay.catalog import Paper
 from outlay.errors import InputError
+from outlay.objectives.base import at_least_single
 from outlay.objectives.policy_gradient import PolicyGradient
 from outlay.rng import torch_generator
 from outlay.schedules.base import require
-from outlay.sequences import attached, chosen_logits, in_pieces, knob, shifted
+from outlay.sequences import attached, chosen_logits, evaluating, in_pieces, knob, shifted
 from outlay.sources.base import Batch
 
 
@@ -82,10 +83,8 @@ class ActorCritic(PolicyGradient):
         return batch
 
     def _advantages(self, model: nn.Module, batch: Batch, mask: torch.Tensor, shaping: torch.Tensor) -> torch.Tensor:
-        was = model.training
-        model.eval()
-        values = torch.cat([self._values(model, _forward(model, piece)) for piece in in_pieces(batch, 64)])
-        model.train(was)
+        with evaluating(model):
+            values = torch.cat([self._values(model, _forward(model, piece)) for piece in in_pieces(batch, 64)])
         batch["values"] = functional.pad(torch.where(mask, values, 0.0), (1, 0))
         assert isinstance(self.advantage, Learns)  # refused otherwise when made
         batch["returns"] = functional.pad(self.advantage.returns(batch, mask, shaping), (1, 0))
@@ -114,7 +113,7 @@ class ActorCritic(PolicyGradient):
         head, hidden = attached(model), output.hidden_states[-1][:, :-1]
         weight = next(head.parameters())
         values: torch.Tensor = head((hidden if self.shared else hidden.detach()).to(weight.dtype)).squeeze(-1)
-        return values.to(torch.promote_types(values.dtype, torch.float32))
+        return at_least_single(values)
 
 
 def _forward(model: nn.Module, batch: Batch) -> Any:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
-from outlay.objectives.references import Frozen, bound, frozen_model, token_count, token_mean
-from outlay.objectives.sequences import answer_logits, answer_mask, token_log_probs
+from outlay.objectives.references import bound, frozen_model, token_count, token_mean
+from outlay.objectives.sequences import Frozen, answer_logits, answer_mask, token_log_probs
 from outlay.sources.base import Batch
 
 

@@ -14,8 +14,8 @@ from outlay.catalog import Paper
 from outlay.errors import InputError
 from outlay.models.base import ModelSpec
 from outlay.objectives.base import Objective
-from outlay.objectives.references import Frozen, bound, token_count
-from outlay.objectives.sequences import answer_logits, answer_mask
+from outlay.objectives.references import bound, token_count
+from outlay.objectives.sequences import Frozen, answer_logits, answer_mask
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 

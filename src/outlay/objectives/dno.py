@@ -12,8 +12,8 @@ from torch.nn.functional import logsigmoid
 
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
-from outlay.objectives.references import Frozen, bound, log_ratios, with_reference
-from outlay.objectives.sequences import answer_mask, judged_rows, row_sums, token_log_probs
+from outlay.objectives.references import bound, log_ratios, with_reference
+from outlay.objectives.sequences import Frozen, answer_mask, judged_rows, row_sums, token_log_probs
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 

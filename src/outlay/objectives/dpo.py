@@ -14,8 +14,8 @@ from torch.nn.functional import logsigmoid
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
 from outlay.objectives.pairs import PairChoice, pair_measures
-from outlay.objectives.references import Frozen, bound, log_ratios, with_reference
-from outlay.objectives.sequences import answer_mask, row_means, row_sums, token_log_probs
+from outlay.objectives.references import bound, log_ratios, with_reference
+from outlay.objectives.sequences import Frozen, answer_mask, row_means, row_sums, token_log_probs
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 

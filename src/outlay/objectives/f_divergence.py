@@ -11,8 +11,8 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
-from outlay.objectives.references import Frozen, bound, log_ratios, token_count, token_mean, with_reference
-from outlay.objectives.sequences import answer_mask, token_log_probs
+from outlay.objectives.references import bound, log_ratios, token_count, token_mean, with_reference
+from outlay.objectives.sequences import Frozen, answer_mask, token_log_probs
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 

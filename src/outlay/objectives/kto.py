@@ -11,8 +11,8 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
-from outlay.objectives.references import Frozen, bound, frozen_model, log_ratios, with_reference
-from outlay.objectives.sequences import answer_mask, frozen_log_probs, judged_rows, row_sums, token_log_probs
+from outlay.objectives.references import bound, frozen_model, log_ratios, with_reference
+from outlay.objectives.sequences import Frozen, answer_mask, frozen_log_probs, judged_rows, row_sums, token_log_probs
 from outlay.schedules.base import require
 from outlay.sources.base import IGNORED, Batch
 

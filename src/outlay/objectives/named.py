@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -9,20 +10,21 @@ import torch
 from torch import nn
 
 from outlay.anchors import Anchor, Kl
-from outlay.anchors.base import Frozen
+from outlay.anchors.kl import Estimator
 from outlay.objectives.policy_gradient import PolicyGradient
+from outlay.sequences import Frozen
 from outlay.sources.base import Batch
 
 
-class Named:
+class Named(ABC):
     """An objective that is a setting of the policy gradient. A method says which in ``estimator``; everything else is done by it."""
 
     def __post_init__(self) -> None:
         _ = self._estimator  # making the parts refuses hyper-parameters that are out of range
 
+    @abstractmethod
     def estimator(self) -> PolicyGradient:
         """Return the policy gradient that this method is."""
-        raise NotImplementedError
 
     @cached_property
     def _estimator(self) -> PolicyGradient:
@@ -64,6 +66,6 @@ class Named:
         return self._estimator(model, batch, knobs)
 
 
-def kl_anchor(coefficient: float, estimator: str = "k3", in_reward: bool = False) -> tuple[Anchor, ...]:
+def kl_anchor(coefficient: float, estimator: Estimator = "k3", in_reward: bool = False) -> tuple[Anchor, ...]:
     """Return the divergence from the reference as a method's anchor; none for a coefficient of 0, which spares the frozen model."""
-    return (Kl(coefficient, estimator, in_reward),) if coefficient else ()  # type: ignore[arg-type]
+    return (Kl(coefficient, estimator, in_reward),) if coefficient else ()

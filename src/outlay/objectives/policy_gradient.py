@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -13,15 +12,18 @@ from torch.nn import functional
 
 from outlay.advantages import Advantage, Group
 from outlay.anchors import Anchor
-from outlay.anchors.base import Frozen, Scored
+from outlay.anchors.base import Scored
 from outlay.catalog import Paper
 from outlay.denominators import Behaviour, Denominator
 from outlay.likelihoods import Likelihood, Token
+from outlay.objectives.references import bound
 from outlay.schedules.base import require
 from outlay.sequences import (
+    Frozen,
     answer_logits,
     answer_mask,
     entropies,
+    evaluating,
     frozen_log_probs,
     in_pieces,
     judged_rows,
@@ -118,9 +120,7 @@ class PolicyGradient:
 
     def bind(self, frozen: Frozen) -> PolicyGradient:
         """Return the same estimator, comparing with ``frozen()`` where an anchor asks for it."""
-        bound = copy.copy(self)
-        object.__setattr__(bound, "_frozen", frozen)
-        return bound
+        return bound(self, frozen)
 
     def weight(self, batch: Batch) -> float:
         """Return how many judged tokens the batch holds for ``token_mean``, how many judged answers otherwise."""
@@ -143,11 +143,8 @@ class PolicyGradient:
             batch["reference"] = frozen_log_probs(self._frozen(), batch)  # type: ignore[misc]
         shaping = torch.zeros(mask.shape, dtype=_dtype(batch), device=mask.device)
         if self._scores_first:
-            was = model.training
-            model.eval()
-            pieces = in_pieces(batch, 64)
-            found = [self._first_scored(model, piece, knobs) for piece in pieces]
-            model.train(was)
+            with evaluating(model):
+                found = [self._first_scored(model, piece, knobs) for piece in in_pieces(batch, 64)]
             batch["old"] = functional.pad(torch.cat([one for one, _ in found]), (1, 0))
             shaping = -torch.cat([other for _, other in found]).to(shaping.dtype)
         batch["advantage"] = functional.pad(self._advantages(model, batch, mask, shaping), (1, 0))
@@ -265,7 +262,7 @@ def _dtype(batch: Batch) -> torch.dtype:
     return torch.promote_types(batch["reward"].dtype, torch.float32) if "reward" in batch else torch.float32
 
 
-def reference_policy_gradient(parts: PolicyGradient, log_probs: torch.Tensor, batch: Batch) -> Any:
+def reference_policy_gradient(parts: PolicyGradient, log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the gradient that ``PolicyGradient`` promises, with respect to the tokens' log probabilities: a formula a line.
 
     Serves tests: (n, T - 1), for token-level ratios without anchors.

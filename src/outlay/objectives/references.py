@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from outlay.errors import InputError
-from outlay.objectives.sequences import answer_mask, frozen_log_probs, shifted
+from outlay.sequences import Frozen, answer_mask, frozen_log_probs, shifted
 from outlay.sources.base import Batch
-
-#: gives the frozen model of the stage's start
-Frozen = Callable[[], nn.Module]
 
 _Bound = TypeVar("_Bound")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from outlay.sequences import (
+    Frozen,
     answer_logits,
     answer_mask,
     attached,
     bounded,
     chosen_logits,
     entropies,
+    evaluating,
     frozen_log_probs,
     group_index,
     in_pieces,
@@ -23,12 +25,14 @@ from outlay.sequences import (
 )
 
 __all__ = [
+    "Frozen",
     "answer_logits",
     "answer_mask",
     "attached",
     "bounded",
     "chosen_logits",
     "entropies",
+    "evaluating",
     "frozen_log_probs",
     "group_index",
     "in_pieces",
