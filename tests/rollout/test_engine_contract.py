@@ -103,6 +103,21 @@ def scores(change: Callable[[float], float]) -> Way:
     return on_found(lambda found: [dataclasses.replace(one, logprobs=tuple(map(change, one.logprobs))) for one in found])
 
 
+def asks_ahead(share: float) -> Way:
+    """Ask for a share of what a piece writes, and tell what it took."""
+
+    def way(inner: Generator, requests: Sequence[Request], sampling: Sampling, more: dict[str, Any]) -> list[Completion]:
+        def leave(work: Work) -> bool:
+            allowed: bool = more["leave"](dataclasses.replace(work, new_tokens=int(share * work.new_tokens), when="ahead"))
+            if allowed:
+                more["leave"](dataclasses.replace(work, when="after"))
+            return allowed
+
+        return inner.generate(requests, sampling, **more | {"leave": leave})
+
+    return way
+
+
 BREACHES: dict[str, tuple[Broken, str]] = {
     "one is missing": (Broken(on_found(lambda found: found[:-1])), "every sample of every request comes back"),
     "out of order": (Broken(on_found(lambda found: found[::-1])), "every sample of every request comes back, in order"),
@@ -124,6 +139,7 @@ BREACHES: dict[str, tuple[Broken, str]] = {
     "free reading": (Broken(on_work(lambda w: dataclasses.replace(w, read_tokens=0))), "every token but a completion's last is read back"),
     "free rollouts": (Broken(on_work(lambda w: dataclasses.replace(w, rollouts=0))), "what is charged as begun"),
     "does not hear no": (Broken(deaf), "a refusal ends the generation"),
+    "asks for too little": (Broken(asks_ahead(0.9)), "told afterwards is no more than was asked ahead"),
     "asks once": (Broken(asks_once), "leave is asked before every piece"),
     "old weights": (Broken(right, stale=True), "the next call sees changed weights"),
     "left in evaluation mode": (Broken(right, left_in_evaluation=True), "puts every module back into its own mode"),
@@ -141,6 +157,7 @@ def built() -> tuple[nn.Module, Any]:
 
 def test_a_right_engine_passes(built: tuple[nn.Module, Any]) -> None:
     check_engine(Broken(right), *built)
+    check_engine(Broken(asks_ahead(1.0)), *built)
 
 
 @pytest.mark.parametrize("breach", BREACHES)
@@ -155,6 +172,7 @@ def test_a_broken_engine_is_refused(built: tuple[nn.Module, Any], breach: str) -
     ("breach", "without"),
     {
         "no hooks": ("hooks",),
+        "no temperature": ("temperatures",),
         "asks once": ("pieces", "hooks"),  # it writes twice, and so calls its hooks twice
         "old weights": ("weights",),
         "streams by place": ("streams",),

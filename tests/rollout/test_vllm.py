@@ -19,6 +19,7 @@ from outlay.models.tokenizers import open_tokenizer
 from outlay.rollout import Completion, Local, Request, Sampling, Vllm, Work, sample_stream
 from outlay.rollout.handing import weights_mark
 from outlay.rollout.serving import ServerError
+from outlay.testing import check_engine
 
 TOKENIZER = open_tokenizer("characters")
 CONTEXT = Context(seed=0, tokenizer=TOKENIZER)
@@ -74,6 +75,17 @@ def generate(
 
 def written(completions: list[Completion]) -> list[tuple[int, int, tuple[int, ...], str]]:
     return [(one.request, one.sample, one.tokens, one.ended) for one in completions]
+
+
+# ---- the contract ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_contract(server: FakeVllm, parallel: int) -> None:
+    # what the server was given are these weights, so that its log-probabilities are those of the model's forward pass
+    check_engine(
+        engine(server, parallel=parallel), fresh(), TOKENIZER, others=[engine(server, parallel=7)], hooks=False, temperatures=False
+    )
 
 
 # ---- what is written ---------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ def check_engine(
     forward: bool = True,
     hooks: bool = True,
     weights: bool = True,
+    temperatures: bool = True,
     pieces: bool = True,
     shared_prompts: bool = True,
     tolerance: float = 1e-4,
@@ -43,7 +44,8 @@ def check_engine(
         forward: whether tokens and log-probabilities are those of ``model``; False for an engine that talks to another model.
         hooks: whether logits hooks are applied.
         weights: whether changed weights are seen by the next call.
-        pieces: whether the engine asks for leave piece by piece, so that it can be stopped on the way; False for one that asks ahead and once.
+        temperatures: whether temperatures other than 0 and 1 are served; looked at with ``forward`` alone.
+        pieces: whether the engine asks for leave piece by piece, so that it can be stopped on the way; False for one that asks once.
         shared_prompts: whether a prompt is computed once for everybody who asks for it.
         tolerance: of log-probabilities, absolute.
 
@@ -62,25 +64,10 @@ def check_engine(
     with global_generators_untouched(checked.name):
         sampled = checked.plain(generator, requests, Sampling(), shared_prompts)
         greedy = checked.plain(generator, requests, _GREEDY, shared_prompts)
-    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
-    hold(not changed, "an engine leaves the model as it was", f"{checked.name} changed {changed[:5]}")
-    moved = [name for name, module in model.named_modules() if module.training != modes[name]]
-    hold(not moved, "an engine puts every module back into its own mode", f"{checked.name} left {moved[:5]} in another")
+    checked.untouched(before, modes)
     if forward:
-        checked.trainable()
-        checked.scores(requests, sampled, 1.0)
-        checked.scores(requests, greedy, 1.0)
-        checked.likeliest(requests, greedy)
-        warm = checked.generate(generator, requests, Sampling(temperature=1.7), 5)
-        checked.scores(requests, warm, 1.7)
-    narrow = checked.generate(generator, requests, Sampling(top_k=1), 5)
-    hold(
-        checked.tokens(narrow) == checked.tokens(greedy),
-        "top_k = 1 takes the likeliest token",
-        f"{checked.name} differs from temperature 0",
-    )
-    small = checked.generate(generator, requests, Sampling(top_p=1e-9), 5)
-    hold(checked.tokens(small) == checked.tokens(greedy), "the smallest top_p takes the likeliest token", f"{checked.name} differs")
+        checked.forward(generator, requests, sampled, greedy, temperatures)
+    checked.narrow(generator, requests, greedy)
     if streams:
         checked.streams(generator, requests, sampled)
     for other in others:
@@ -102,6 +89,8 @@ class _Ledger:
     """What an engine asked leave for. ``bears`` says whether the budget still does."""
 
     bears: Callable[[_Ledger], bool] = lambda _: True
+    #: of what was asked ahead, what has not been told afterwards: prompt, new and read tokens, rollouts
+    promised: tuple[int, int, int, int] = (0, 0, 0, 0)
     prompt: int = 0
     new: int = 0
     read: int = 0
@@ -117,6 +106,13 @@ class _Ledger:
             if not self.bears(self):
                 self.refused = 1
                 return False
+        amounts = (work.prompt_tokens, work.new_tokens, work.read_tokens, work.rollouts)
+        if work.when == "ahead":
+            self.promised = amounts
+        if work.when == "after":
+            left = tuple(most - took for most, took in zip(self.promised, amounts, strict=True))
+            hold(min(left) >= 0, "what is told afterwards is no more than was asked ahead", f"told {amounts}, {self.promised} were left")
+            self.promised = left
         if work.when != "ahead":
             self.prompt += work.prompt_tokens
             self.new += work.new_tokens
@@ -207,6 +203,36 @@ class _Checked:
             for module, mode in modes:
                 module.training = mode
         return found.double()
+
+    def untouched(self, before: Mapping[str, torch.Tensor], modes: Mapping[str, bool]) -> None:
+        changed = [name for name, tensor in self.model.state_dict().items() if not torch.equal(tensor, before[name])]
+        hold(not changed, "an engine leaves the model as it was", f"{self.name} changed {changed[:5]}")
+        moved = [name for name, module in self.model.named_modules() if module.training != modes[name]]
+        hold(not moved, "an engine puts every module back into its own mode", f"{self.name} left {moved[:5]} in another")
+
+    def forward(
+        self,
+        generator: Generator,
+        requests: Sequence[Request],
+        sampled: Sequence[Completion],
+        greedy: Sequence[Completion],
+        temperatures: bool,
+    ) -> None:
+        """Hold that what was written is what the model says."""
+        self.trainable()
+        self.scores(requests, sampled, 1.0)
+        self.scores(requests, greedy, 1.0)
+        self.likeliest(requests, greedy)
+        if temperatures:
+            self.scores(requests, self.generate(generator, requests, Sampling(temperature=1.7), 5), 1.7)
+
+    def narrow(self, generator: Generator, requests: Sequence[Request], greedy: Sequence[Completion]) -> None:
+        for sampling, rule in (
+            (Sampling(top_k=1), "top_k = 1 takes the likeliest token"),
+            (Sampling(top_p=1e-9), "the smallest top_p takes the likeliest token"),
+        ):
+            found = self.generate(generator, requests, sampling, 5)
+            hold(self.tokens(found) == self.tokens(greedy), rule, f"{self.name} differs from temperature 0")
 
     def scores(self, requests: Sequence[Request], found: Sequence[Completion], temperature: float) -> None:
         for each in found:
