@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from outlay.anchors.kl import divergence
 from outlay.catalog import Paper
 from outlay.denominators import Behaviour, Denominator
 from outlay.objectives.policy_gradient import taught
@@ -155,7 +156,7 @@ class DiscoB:
         with torch.no_grad():
             entropy = on_answers(entropies(logits.detach()), answers)
         # log pi_old - log pi of tokens that pi_old drew: k1 of KL(pi_old || pi)
-        return _Seen(scores, apart if self.divergence == "k1" else torch.expm1(-apart) + apart, mask, index, asked, entropy)
+        return _Seen(scores, divergence(apart, self.divergence), mask, index, asked, entropy)
 
     def _sides(self, seen: _Seen, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         member = seen.index[None] == torch.arange(len(seen.asked), device=seen.index.device)[:, None]

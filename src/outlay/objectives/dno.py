@@ -12,8 +12,9 @@ from torch.nn.functional import logsigmoid
 
 from outlay.catalog import Paper
 from outlay.objectives.base import Objective
+from outlay.objectives.pairs import together
 from outlay.objectives.references import bound, log_ratios, with_reference
-from outlay.objectives.sequences import Frozen, answer_mask, judged_rows, row_sums, token_log_probs
+from outlay.objectives.sequences import Frozen, answer_mask, row_sums, token_log_probs
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 
@@ -103,18 +104,12 @@ class DirectNash:
         difference = batch["reward"][:, None] - batch["reward"][None]
         earlier = torch.ones_like(difference).triu(1).bool()
         wins = (difference > 0) | ((difference == 0) & earlier & (self.targets == "soft"))
-        return torch.nonzero(_together(batch) & wins & (difference >= self.margin))
+        return torch.nonzero(together(batch) & wins & (difference >= self.margin))
 
     def _targets_of(self, batch: Batch, pairs: torch.Tensor) -> torch.Tensor:
         if self.targets == "hard":
             return torch.ones(len(pairs), device=pairs.device)
-        together = _together(batch)
-        beats = torch.sigmoid(self.scale * (batch["reward"][:, None] - batch["reward"][None])) * together
-        rates = beats.sum(1) / together.sum(1).clamp(min=1)
+        fellows = together(batch)
+        beats = torch.sigmoid(self.scale * (batch["reward"][:, None] - batch["reward"][None])) * fellows
+        rates = beats.sum(1) / fellows.sum(1).clamp(min=1)
         return torch.sigmoid(rates[pairs[:, 0]] - rates[pairs[:, 1]])
-
-
-def _together(batch: Batch) -> torch.Tensor:
-    """Return (n, n): True where both rows were judged and answer the same question."""
-    judged = judged_rows(batch)
-    return (batch["group"][:, None] == batch["group"][None]) & judged[:, None] & judged[None]

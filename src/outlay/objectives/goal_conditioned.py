@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -13,7 +12,7 @@ from torch.nn.functional import cosine_similarity, logsigmoid
 
 from outlay.catalog import Paper
 from outlay.objectives.base import at_least_single
-from outlay.objectives.pairs import PairChoice
+from outlay.objectives.pairs import PairChoice, content
 from outlay.objectives.reward_model import compared_groups, comparisons, ranking, run, scores_of
 from outlay.rng import numpy_generator
 from outlay.schedules.base import require
@@ -85,7 +84,7 @@ class GoalConditionedReward:
 
     def _contrast(self, states: torch.Tensor, better: int, worse: int, batch: Batch) -> torch.Tensor:
         good, bad = (torch.nonzero(batch["labels"][row] != IGNORED).flatten() for row in (better, worse))
-        source, later, other = places(len(good), len(bad), _content([better, worse], batch))
+        source, later, other = places(len(good), len(bad), content([better, worse], batch))
         at, positive, negative = states[better, good[source]], states[better, good[later]], states[worse, bad[other]]
         return -logsigmoid(similarity(at, positive, self.similarity)) - logsigmoid(-similarity(at, negative, self.similarity))
 
@@ -102,7 +101,3 @@ def places(good: int, bad: int, counter: int) -> tuple[int, int, int]:
     source = int(draw.integers(max(1, good - 1)))
     later = int(draw.integers(min(source + 1, good - 1), good))
     return source, later, int(draw.integers(min(source + 1, bad - 1), bad))
-
-
-def _content(rows: list[int], batch: Batch) -> int:
-    return zlib.crc32(b"".join(batch["input_ids"][row][batch["attention_mask"][row].bool()].cpu().numpy().tobytes() for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from outlay.catalog import Paper
-from outlay.objectives.pairs import PairChoice, pair_measures
+from outlay.objectives.pairs import Pairwise, pair_measures
 from outlay.objectives.sequences import answer_mask, row_means, token_log_probs
 from outlay.sources.base import Batch
 
@@ -23,7 +23,7 @@ def log_odds(log_prob: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class OddsRatioPreference:
+class OddsRatioPreference(Pairwise):
     """Mean over pairs of -log p_w - beta log sigma(log odds(p_w) - log odds(p_l)), odds(p) = p / (1 - p).
 
     p is the geometric mean of an answer's token probabilities: log p = log pi(y | x) / |y|. No reference and no fine-tuning before it are needed. The
@@ -38,18 +38,6 @@ class OddsRatioPreference:
     title: ClassVar[str] = "ORPO"
     paper: ClassVar[Paper | None] = Paper("2403.07691", "ORPO: Monolithic Preference Optimization without Reference Model", 2024)
     knobs: ClassVar[dict[str, float]] = {"beta": 0.1}
-    whole_groups: ClassVar[bool] = True
-    passes: ClassVar[float] = 0.0
-
-    pairs: PairChoice = field(default_factory=PairChoice)
-
-    def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
-        """Return the rows that are in a pair (and one of every other group)."""
-        return self.pairs.without_others(batch)
-
-    def weight(self, batch: Batch) -> float:
-        """Return the number of pairs."""
-        return float(len(self.pairs.of(batch)))
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss over the pairs of ``input_ids`` (n, T), ``labels`` (n, T), ``group`` (n,) and ``reward`` (n,), and its part

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
+from torch import nn
 
 from outlay.objectives.sequences import answer_mask, judged_rows
 from outlay.rng import numpy_generator
@@ -76,10 +78,42 @@ class PairChoice:
 
     def _other(self, rows: list[int], worth: list[float], batch: Batch) -> int:
         if self.choose == "max_random":
-            tokens = [batch["input_ids"][row][batch["attention_mask"][row].bool()].cpu().numpy().tobytes() for row in rows]
-            draw = numpy_generator(0, "objectives/pairs", zlib.crc32(b"".join(tokens)))
+            draw = numpy_generator(0, "objectives/pairs", content(rows, batch))
             return rows[int(draw.integers(len(rows)))]
         return (min if self.choose == "max_min" else max)(rows, key=lambda row: worth[row])
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """An objective whose units are pairs and that has no reference. A method says what a pair costs when it is called; everything else is here.
+
+    Args:
+        pairs: which pair a group gives.
+    """
+
+    whole_groups: ClassVar[bool] = True
+    passes: ClassVar[float] = 0.0
+
+    pairs: PairChoice = field(default_factory=PairChoice)
+
+    def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
+        """Return the rows that are in a pair or hold a reference answer (and one of every other group)."""
+        return self.pairs.without_others(batch)
+
+    def weight(self, batch: Batch) -> float:
+        """Return the number of pairs."""
+        return float(len(self.pairs.of(batch)))
+
+
+def together(batch: Batch) -> torch.Tensor:
+    """Return (n, n): True where both rows were judged and answer the same question."""
+    judged = judged_rows(batch)
+    return (batch["group"][:, None] == batch["group"][None]) & judged[:, None] & judged[None]
+
+
+def content(rows: list[int], batch: Batch) -> int:
+    """Return a number that follows from the rows' tokens, the place of their draw in a stream."""
+    return zlib.crc32(b"".join(batch["input_ids"][row][batch["attention_mask"][row].bool()].cpu().numpy().tobytes() for row in rows))
 
 
 def pair_measures(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from outlay.catalog import Paper
 from outlay.errors import InputError
 from outlay.objectives.base import at_least_single
-from outlay.objectives.sequences import judged_rows
+from outlay.objectives.pairs import together
 from outlay.schedules.base import require
 from outlay.sources.base import Batch
 
@@ -41,9 +41,7 @@ def scores_of(output: Any) -> torch.Tensor:
 
 def comparisons(batch: Batch) -> torch.Tensor:
     """Return the rows (better, worse) of all pairs of judged answers to the same question of which one is worth more, (pairs, 2)."""
-    judged = judged_rows(batch)
-    together = (batch["group"][:, None] == batch["group"][None]) & judged[:, None] & judged[None]
-    return torch.nonzero(together & (batch["reward"][:, None] > batch["reward"][None]))
+    return torch.nonzero(together(batch) & (batch["reward"][:, None] > batch["reward"][None]))
 
 
 def group_means(values: torch.Tensor, pairs: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,13 +11,13 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from outlay.catalog import Paper
-from outlay.objectives.pairs import PairChoice, pair_measures
+from outlay.objectives.pairs import Pairwise, pair_measures
 from outlay.objectives.sequences import answer_mask, row_means, token_log_probs
 from outlay.sources.base import Batch
 
 
 @dataclass(frozen=True)
-class SimplePreference:
+class SimplePreference(Pairwise):
     """Mean over pairs of -log sigma(beta (log pi(y_w | x) / |y_w| - log pi(y_l | x) / |y_l|) - margin).
 
     The implicit reward is what generation ranks answers by, the mean log probability of a token, and the better answer must win by ``margin``.
@@ -31,18 +31,6 @@ class SimplePreference:
     title: ClassVar[str] = "SimPO"
     paper: ClassVar[Paper | None] = Paper("2405.14734", "SimPO: Simple Preference Optimization with a Reference-Free Reward", 2024)
     knobs: ClassVar[dict[str, float]] = {"beta": 2.0, "margin": 1.0}
-    whole_groups: ClassVar[bool] = True
-    passes: ClassVar[float] = 0.0
-
-    pairs: PairChoice = field(default_factory=PairChoice)
-
-    def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
-        """Return the rows that are in a pair (and one of every other group)."""
-        return self.pairs.without_others(batch)
-
-    def weight(self, batch: Batch) -> float:
-        """Return the number of pairs."""
-        return float(len(self.pairs.of(batch)))
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss over the pairs of ``input_ids`` (n, T), ``labels`` (n, T), ``group`` (n,) and ``reward`` (n,)."""

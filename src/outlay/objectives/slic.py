@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from outlay.catalog import Paper
-from outlay.objectives.pairs import PairChoice, pair_measures
+from outlay.objectives.pairs import Pairwise, pair_measures
 from outlay.objectives.sequences import answer_mask, row_sums, token_log_probs
 from outlay.sources.base import Batch
 
 
 @dataclass(frozen=True)
-class SequenceCalibration:
+class SequenceCalibration(Pairwise):
     """Mean over pairs of max(0, margin - log pi(y_w | x) + log pi(y_l | x)) - regularisation log pi(y* | x).
 
     y* is the question's reference answer, a row whose ``demonstration`` is True, or the better answer of the pair where the batch holds none (the
@@ -32,19 +32,7 @@ class SequenceCalibration:
     title: ClassVar[str] = "Sequence likelihood calibration (SLiC-HF)"
     paper: ClassVar[Paper | None] = Paper("2305.10425", "SLiC-HF: Sequence Likelihood Calibration with Human Feedback", 2023)
     knobs: ClassVar[dict[str, float]] = {"margin": 1.0, "regularisation": 0.5}
-    whole_groups: ClassVar[bool] = True
     needs_demonstrations: ClassVar[bool] = True
-    passes: ClassVar[float] = 0.0
-
-    pairs: PairChoice = field(default_factory=PairChoice)
-
-    def prepare(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> Batch:
-        """Return the rows that are in a pair or hold a reference answer (and one of every other group)."""
-        return self.pairs.without_others(batch)
-
-    def weight(self, batch: Batch) -> float:
-        """Return the number of pairs."""
-        return float(len(self.pairs.of(batch)))
 
     def __call__(self, model: nn.Module, batch: Batch, knobs: Mapping[str, float]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the mean loss over the pairs of ``input_ids`` (n, T), ``labels`` (n, T), ``group`` (n,) and ``reward`` (n,), and its part
