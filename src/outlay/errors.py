@@ -73,3 +73,7 @@ def nearest(name: str, accepted: Iterable[str]) -> str:
     if close:
         return f"; did you mean {names[tail.index(close[0])]!r}?"
     return f"; accepted: {', '.join(names)}" if names else ""
+
+
+class RunFailed(OutlayError):
+    """The run cannot go on (its numbers are broken, or nothing can be learnt); what there is has been saved."""

@@ -13,8 +13,9 @@ from small_runs import audit, child, lines, result_of, wait, weights
 
 import outlay
 from outlay.errors import InputError
+from outlay.rewards.panel import Panel
 from outlay.rollout.local import LocalGenerator
-from outlay.sources import rollouts
+from outlay.testing import FakeClock
 from outlay.train import Recipe, load_recipe, update
 from outlay.train.journal import effective, read_journal
 from outlay.train.loop import RunFailed
@@ -207,7 +208,7 @@ def dies_while_writing(number: int) -> Callable[[], None]:
 INSTANTS = {
     "in the middle of the fourth generation": dies_while_writing(3),
     "in the first generation": dies_while_writing(0),
-    "while the third generation is judged": dies(rollouts, "judge_guarded", 2),
+    "while the third generation is judged": dies(Panel, "verdicts", 2),
     "in the update of step 8": dies(update, "seeded", 8),
     "in the update of step 7, half a generation done": dies(update, "seeded", 7),
 }
@@ -250,3 +251,47 @@ def test_a_run_limited_by_seconds_is_repeated_from_its_journal(tmp_path: Path) -
     again = outlay.replay(first)
     assert weights(Path(again.folder)) == weights(first)
     assert places(Path(again.folder)) == places(first)
+
+
+def test_what_a_stage_compares_with_is_refused_when_it_was_changed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def work() -> None:
+        dies(update, "seeded", 6)()
+        outlay.run(recipe("14 steps", WITH_REFERENCE), folder)
+
+    assert wait(child(work)) == -signal.SIGKILL
+    kept = folder / "checkpoints" / "frozen-0.safetensors"
+    data = bytearray(kept.read_bytes())
+    data[-1] ^= 1
+    kept.write_bytes(data)
+    with pytest.raises(InputError, match="frozen-0.safetensors, the model that stage 1 compares with, has been changed or torn"):
+        outlay.resume(folder)
+    kept.unlink()
+    with pytest.raises(InputError, match="is not there"):
+        outlay.resume(folder)
+
+
+def test_looking_at_a_whole_batch_before_it_is_cut_is_charged(tmp_path: Path) -> None:
+    """DisCO's constraint is on the whole batch: cut into pieces, an update takes one forward pass more."""
+    whole, cut = (
+        outlay.run(recipe("2 steps", acting(objective="disco", rollouts={"minibatches": 1}), micro_batch=size), tmp_path / str(size))
+        for size in (8, 4)
+    )
+    assert whole.spent["examples"] == cut.spent["examples"]
+    assert cut.accounts["train"]["flops"] == pytest.approx(whole.accounts["train"]["flops"] * 4 / 3, rel=0.02)
+
+
+def test_judging_and_preparing_belong_to_what_must_be_left_when_generation_ends(tmp_path: Path) -> None:
+    """On a clock that only judging moves, a generation is not begun whose judging would end behind the limit. With four updates to a generation
+    most steps take no time, so that the forecast of a step alone would not tell."""
+    clock, judge = FakeClock(), Panel.verdicts
+
+    def slow(self: Panel, answers: Any) -> Any:
+        clock.now += float(bool(answers))
+        return judge(self, answers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Panel, "verdicts", slow)
+        result = outlay.run(recipe("5.5s", acting(rollouts={"minibatches": 4})), tmp_path / "run", clock=clock)
+    assert result.ended_by == "seconds" and 4.0 <= result.spent["seconds"] <= 5.5

@@ -20,6 +20,7 @@ from outlay.catalog import build_dataclass
 from outlay.context import Context
 from outlay.errors import InputError, Problem
 from outlay.prompts import ReasoningPrompts
+from outlay.rewards.panel import Panel
 from outlay.rng import derive
 from outlay.rollout.base import Request, Sampling, Work
 from outlay.rollout.local import Local, LocalGenerator
@@ -417,7 +418,7 @@ INSTANTS = {
     "when the first leg has ended and nobody knows": dies(piping, "run", 0, after=True),
     "before the answers begin": dies(piping, "write_answers", 0),
     "while the second part of the questions is answered": dies(LocalGenerator, "generate", 1),
-    "while the third part is judged": dies(answering, "judge_guarded", 2),
+    "while the third part is judged": dies(Panel, "verdicts", 2),
     "when the answers of the first part have been written and are not on the books": dies(answering.os, "fsync", 4),
     "when the answers have been finished and nobody knows": dies(piping, "write_answers", 0, after=True),
     "in the update of step 2 of the last leg": dies(update, "seeded", 9),

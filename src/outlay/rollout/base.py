@@ -98,6 +98,13 @@ class Work:
     rollouts: int = 0
     when: Literal["now", "ahead", "after"] = "now"
 
+    def amounts(self, flops_per_position: float) -> dict[str, float]:
+        """Return what it takes of every counted unit; FLOPs are those of a forward pass at so many a position."""
+        computed = float(self.prompt_tokens + self.read_tokens)
+        return {
+            "rollouts": float(self.rollouts), "new_tokens": float(self.new_tokens), "tokens": computed, "flops": flops_per_position * computed,
+        }  # fmt: skip
+
 
 #: asked before each piece of work; True charges it and lets it happen, False ends the generation: what is unfinished comes back ``cut``
 Leave = Callable[[Work], bool]

@@ -12,21 +12,19 @@ from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError
 from outlay.prompts.base import PromptSource, Question, Questions
-from outlay.rewards.base import Answer, Judge, Reward, Verdict
+from outlay.rewards.base import Reward, Verdict
 from outlay.rewards.combining import combine
-from outlay.rewards.guarding import judge_guarded
-from outlay.rewards.isolated import open_judge
+from outlay.rewards.panel import Panel
 from outlay.rng import derive, numpy_generator
 from outlay.rollout.base import Completion, Engine, Generator, Request, Sampling
 from outlay.rollout.local import Local
 from outlay.schedules.base import require
+from outlay.sources.answering import answer_of, encode
 from outlay.sources.base import Acted, Actor, Batch, Examples
 from outlay.sources.layout import Row, lay_out
 from outlay.sources.pairs import trimmed
 from outlay.sources.prompts import tokenizer_of
 
-#: lowest and highest value of a reward
-Bounds = tuple[float, float]
 #: questions looked at when a run begins, to learn how long prompts are
 LOOKED_AT = 256
 
@@ -100,8 +98,7 @@ class Rollouts:
         """
         if context.world > 1:
             raise InputError("sources/rollouts works in one process; give an engine with devices of its own (rollout/vllm) more of them")
-        judges = {name: (open_judge(reward, context), reward.bounds) for name, reward in self.rewards.items()}
-        return RolloutStream(self, context, self.prompts.open(context), judges)
+        return RolloutStream(self, context, self.prompts.open(context), Panel(self.rewards, context))
 
     def held_out(self, context: Context) -> Examples:
         """Rollouts keep nothing back.
@@ -151,13 +148,13 @@ class _Group:
 class RolloutStream:
     """Rollouts being made and read. Its cursor is that of the questions and of the updates on what was generated last."""
 
-    def __init__(self, spec: Rollouts, context: Context, questions: Questions, judges: Mapping[str, tuple[Judge, Bounds]]) -> None:
-        self._spec, self._context, self._questions, self._judges = spec, context, questions, judges
+    def __init__(self, spec: Rollouts, context: Context, questions: Questions, panel: Panel) -> None:
+        self._spec, self._context, self._questions, self._panel = spec, context, questions, panel
         self._tokenizer = tokenizer_of(context, "sources/rollouts")
         self._place = 0
         self._buffer: _Buffer | None = None
         self._generator: Generator | None = None
-        self._longest = max(len(prompt) for prompt in self._encode(questions.draw(LOOKED_AT)))
+        self._longest = max(len(prompt) for prompt in encode(questions.draw(LOOKED_AT), self._tokenizer))
 
     @property
     def updates(self) -> int:
@@ -245,7 +242,7 @@ class RolloutStream:
         place, asked, cut = self._place, 0, False
         kept: list[_Group] = []
         every: list[_Group] = []
-        told: dict[str, list[Verdict]] = {name: [] for name in self._judges}
+        told: dict[str, list[Verdict]] = {name: [] for name in spec.rewards}
         wanted = count // spec.samples * spec.minibatches
         for _ in range(spec.rounds):
             questions = self._questions.draw(asked + wanted - len(kept))[asked:]
@@ -276,16 +273,12 @@ class RolloutStream:
         self._place += questions
         self._buffer = None
 
-    def _encode(self, questions: Sequence[Question]) -> list[tuple[int, ...]]:
-        found = self._tokenizer([question.text for question in questions], add_special_tokens=False)["input_ids"]
-        return [tuple(ids) for ids in found]
-
     def _generate(self, questions: Sequence[Question], place: int, actor: Actor) -> tuple[list[_Group], bool]:
         """Return the groups whose answers are all there, and whether the budget cut the others off."""
         spec, knobs = self._spec, actor.knobs
         if self._generator is None:
             self._generator = spec.engine.open(actor.model, actor.context)
-        prompts = self._encode(questions)
+        prompts = encode(questions, self._tokenizer)
         limit = max(1, round(knobs.get("token_limit", spec.new_tokens)))
         sampling = Sampling(knobs.get("temperature", spec.temperature), knobs.get("top_p", spec.top_p), spec.top_k, tuple(spec.stop))
         seed = derive(self._context.seed, "sources/rollouts")
@@ -308,29 +301,21 @@ class RolloutStream:
     def _judge(self, groups: Sequence[_Group], actor: Actor) -> dict[str, list[Verdict]]:
         """Set the groups' values and return all verdicts on samples, by reward."""
         limit = max(1, round(actor.knobs.get("token_limit", self._spec.new_tokens)))
-        weights = {name: actor.knobs.get(f"reward_{name}", 1.0) for name in self._judges}
-        answers = [self._answer(group, one, limit) for group in groups for one in group.completions]
-        told = {name: judge_guarded(judge, answers, bounds) for name, (judge, bounds) in self._judges.items()}
+        weights = {name: actor.knobs.get(f"reward_{name}", 1.0) for name in self._spec.rewards}
+        answers = [answer_of(group.question, one, self._tokenizer, limit) for group in groups for one in group.completions]
+        told = self._panel.verdicts(answers)
         values, judged = combine(told, weights)
         for i, group in enumerate(groups):
             mine = slice(i * self._spec.samples, (i + 1) * self._spec.samples)
             group.values, group.judged = list(values[mine]), list(judged[mine])
         if actor.needs_greedy and groups:
-            likeliest = [self._answer(group, group.greedy, limit) for group in groups if group.greedy is not None]
-            verdicts = {name: judge_guarded(judge, likeliest, bounds) for name, (judge, bounds) in self._judges.items()}
-            found, known = combine(verdicts, weights)
+            likeliest = [answer_of(group.question, group.greedy, self._tokenizer, limit) for group in groups if group.greedy is not None]
+            found, known = combine(self._panel.verdicts(likeliest), weights)
             for group, value, was_judged in zip(groups, found, known, strict=True):
                 group.greedy_value = value
                 if not was_judged:  # nothing to compare with
                     group.judged = [False] * len(group.judged)
         return told
-
-    def _answer(self, group: _Group, written: Completion, limit: int) -> Answer:
-        tokens = list(written.tokens)
-        if written.ended == "end":
-            tokens = tokens[:-1]
-        text = self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return Answer(group.question, text, len(written.tokens), written.ended in ("end", "stop"), limit, group.question.place)
 
     def _assemble(self, groups: Sequence[_Group], knobs: Mapping[str, float], greedy: bool, demonstrations: bool) -> Batch:
         """Lay the groups out as a batch."""

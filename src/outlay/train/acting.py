@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from outlay.budget import BOUGHT
+from outlay.errors import RunFailed
 from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.rollout.base import Work
 from outlay.sources.base import ActingStream, Actor, Batch, count_units
@@ -37,17 +39,15 @@ def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping
         if stream.ready():
             return True
         if not _act(run, stage_run, stream, pace, knobs, count):
-            return False
+            return stream.ready()
     if stream.ready():
         return True
-    from outlay.train.loop import RunFailed
-
     why = f"{FRUITLESS} generations in a row left nothing to learn from: no group's answers differed in worth"
     raise RunFailed(f"{why}; begin with easier questions, longer supervised training, or keep: all")
 
 
 def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
-    """Act once; return False when the budget ended it with nothing to train on."""
+    """Act once; return whether the budget bears more of it."""
     meter, assembly = run.meter, run.assembly
     kept = _update_cost(run, stage_run, stream, count)
     place = int(stream.state_dict()["place"])
@@ -55,15 +55,13 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
 
     def leave(work: Work) -> bool:
         nonlocal calls
-        amounts = {
-            "rollouts": float(work.rollouts), "new_tokens": float(work.new_tokens), "tokens": float(work.prompt_tokens + work.read_tokens),
-            "flops": run.flops_per_position * (work.prompt_tokens + work.read_tokens),
-        }  # fmt: skip
+        amounts = work.amounts(run.flops_per_position)
         together = {unit: amount + kept.get(unit, 0.0) for unit, amount in amounts.items()}
         # what there was leave for beforehand has been done: it is charged in any case
         if work.when != "after" and not pace.leaves({**kept, **together}, stage_run.tail.expected(), place, calls):
             return False
         calls += 1
+        stage_run.tail.began = meter.spent("seconds")  # the last piece's leave is where the tail begins
         if work.when == "ahead":
             return True
         meter.charge(account or ROLLOUT, **{unit: amount for unit, amount in amounts.items() if amount})
@@ -85,7 +83,6 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
     run.display.doing(ROLLOUT)
     with meter.spend(account or ROLLOUT):
         acted = stream.act(count, actor)
-    stage_run.tail.began = meter.spent("seconds")
     cut = {"cut": calls} if acted.cut else {}
     run.journal.write(
         "rollout", step=run.step + 1, stage=stage_run.stage.name, place=acted.place, questions=acted.questions, seen=acted.seen, **cut
@@ -96,7 +93,7 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
         run.journal.write(
             "decision", what=f"generation after step {run.step} cut off", why=f"the budget ({pace.ended_by}) ended in it; {left}"
         )
-    return stream.ready() or not acted.cut
+    return not acted.cut
 
 
 def draw(run: Spending, stage_run: StageRun, knobs: Mapping[str, float], count: int) -> Batch:
@@ -110,7 +107,7 @@ def draw(run: Spending, stage_run: StageRun, knobs: Mapping[str, float], count: 
 def paid_for(stage_run: StageRun) -> tuple[str, ...]:
     """Return the units of which the next update needs no more: those that made the answers which wait for it."""
     stream = stage_run.stream
-    return ("rollouts", "new_tokens", "labels") if isinstance(stream, ActingStream) and stream.ready() else ()
+    return ("rollouts", "new_tokens", *BOUGHT) if isinstance(stream, ActingStream) and stream.ready() else ()
 
 
 def seen_of(stage_run: StageRun) -> dict[str, float]:

@@ -23,14 +23,14 @@ from outlay.planning.flops import CountFlops
 from outlay.planning.text import size
 from outlay.prompts.base import PromptSource, Question, Questions
 from outlay.reporting.terminal import Display, Quiet
-from outlay.rewards.base import Answer, Judge, Reward
+from outlay.rewards.base import Reward
 from outlay.rewards.combining import combine
-from outlay.rewards.guarding import judge_guarded
-from outlay.rewards.isolated import open_judge
+from outlay.rewards.panel import Panel
 from outlay.rng import derive
 from outlay.rollout.base import Completion, Engine, Request, Sampling, Work
 from outlay.rollout.local import Local
 from outlay.schedules.base import require
+from outlay.sources.answering import answer_of, encode
 from outlay.sources.prompts import tokenizer_of
 from outlay.train.assembly import versions
 from outlay.train.journal import NAME as JOURNAL
@@ -237,9 +237,7 @@ class _Opened:
         self.context = Context(spec.seed, loaded.tokenizer, device or torch.device("cpu"))
         self.tokenizer = tokenizer_of(self.context, "a leg of answers")
         self.questions: Questions = spec.prompts.open(self.context)
-        self.judges: dict[str, tuple[Judge, tuple[float, float]]] = {
-            name: (open_judge(reward, self.context), reward.bounds) for name, reward in spec.rewards.items()
-        }
+        self.panel = Panel(spec.rewards, self.context)
         self.generator = spec.engine.open(self.module, self.context)
         with meter.spend("plan"):
             self.flops_per_position, spent = self._measured()
@@ -247,15 +245,11 @@ class _Opened:
 
     def _measured(self) -> tuple[float, float]:
         """Return the FLOPs of a forward pass per position, at the width that sequences come to, and what measuring took."""
-        width = len(self.encode(self.questions.draw(1))[0]) + self.spec.new_tokens - 1
+        width = len(encode(self.questions.draw(1), self.tokenizer)[0]) + self.spec.new_tokens - 1
         ids = torch.full((1, width), self.tokenizer.pad_token_id, device=self.context.device)
         with torch.no_grad(), CountFlops() as flops:
             self.module(input_ids=ids, attention_mask=torch.ones_like(ids))
         return flops.total / width, float(flops.total)
-
-    def encode(self, questions: Sequence[Question]) -> list[tuple[int, ...]]:
-        found = self.tokenizer([question.text for question in questions], add_special_tokens=False)["input_ids"]
-        return [tuple(ids) for ids in found]
 
 
 def _check_ceilings(module: nn.Module, parameters: int, budget: Budget) -> None:
@@ -313,7 +307,7 @@ class _Writing:
             limit = spec.new_tokens
             requests = [
                 Request(ids, spec.samples, limit, question.place)
-                for ids, question in zip(self.opened.encode(questions), questions, strict=True)
+                for ids, question in zip(encode(questions, self.opened.tokenizer), questions, strict=True)
             ]
             seed = derive(spec.seed, "train/answers")
             written = self.opened.generator.generate(requests, spec.sampling(), seed=seed, leave=self._leave)
@@ -342,11 +336,7 @@ class _Writing:
         self.journal.write("answers", over=self.over, **self.come)
 
     def _leave(self, work: Work) -> bool:
-        computed = work.prompt_tokens + work.read_tokens
-        amounts = {
-            "rollouts": float(work.rollouts), "new_tokens": float(work.new_tokens), "tokens": float(computed),
-            "flops": self.opened.flops_per_position * computed,
-        }  # fmt: skip
+        amounts = work.amounts(self.opened.flops_per_position)
         now = self.meter.spent("seconds")
         self.piece.ended(now)
         for unit, limit in flow_limits(self.meter.budget).items():
@@ -363,18 +353,13 @@ class _Writing:
         return True
 
     def _judge(self, groups: Sequence[tuple[Question, Sequence[Completion]]]) -> list[list[Judged]]:
-        spec, judges = self.opened.spec, self.opened.judges
-        answers = [self._answer(question, one) for question, mine in groups for one in mine]
-        told = {name: judge_guarded(judge, answers, bounds) for name, (judge, bounds) in judges.items()}
+        spec, tokenizer = self.opened.spec, self.opened.tokenizer
+        answers = [answer_of(question, one, tokenizer, spec.new_tokens) for question, mine in groups for one in mine]
+        told = self.opened.panel.verdicts(answers)
         values, known = combine(told, dict.fromkeys(told, 1.0)) if told else ([0.0] * len(answers), [False] * len(answers))
         right = [bool(told) and all(verdicts[i].outcome == "passed" for verdicts in told.values()) for i in range(len(answers))]
         found = [Judged(one.text, one.tokens, one.ended, values[i], known[i], right[i]) for i, one in enumerate(answers)]
         return [found[i * spec.samples : (i + 1) * spec.samples] for i in range(len(groups))]
-
-    def _answer(self, question: Question, written: Completion) -> Answer:
-        tokens = list(written.tokens[:-1] if written.ended == "end" else written.tokens)
-        text = self.opened.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return Answer(question, text, len(written.tokens), written.ended in ("end", "stop"), self.opened.spec.new_tokens, question.place)
 
     # ---- books --------------------------------------------------------------------------------------------------------------------------
 

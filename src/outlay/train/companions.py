@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -28,7 +28,8 @@ class Frozen:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module, self._copy = module, None  # type: tuple[nn.Module, nn.Module | None]
+        self._module = module
+        self._copy: nn.Module | None = None
 
     def __call__(self) -> nn.Module:
         """Return the copy, the same one each time."""
@@ -47,26 +48,34 @@ class Frozen:
     def refresh(self) -> None:
         """Take over the model's weights as they are now."""
         if self._copy is not None:
-            with torch.no_grad():
-                for name, place in self._places():
-                    place.copy_(dict(self._module.named_parameters())[name])
+            self._fill(changing(self._module))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the weights that differ from the model's, for saving."""
-        return {name: place.detach().cpu().clone() for name, place in self._places()} if self.used else {}
+        """Return the weights and buffers that differ from the model's, for saving; none before anybody asked for the copy."""
+        return {name: place.detach().cpu().clone() for name, place in self._places().items()} if self._copy is not None else {}
 
-    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up saved weights."""
-        if tensors:
-            places = dict(self().named_parameters())
-            with torch.no_grad():
-                for name, tensor in tensors.items():
-                    places[name].copy_(tensor)
+        self()
+        self._fill(tensors)
 
-    def _places(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        places = self._places()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                places[name].copy_(tensor)
+
+    def _places(self) -> dict[str, torch.Tensor]:
         assert self._copy is not None
-        trained = {name for name, p in self._module.named_parameters() if p.requires_grad}
-        return ((name, p) for name, p in self._copy.named_parameters() if name in trained)
+        everything = dict(self._copy.named_parameters()) | dict(self._copy.named_buffers())
+        return {name: everything[name] for name in changing(self._module)}
+
+
+def changing(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training changes of a module, by name: trained parameters, shared ones once, and the buffers that are saved with it."""
+    kept = module.state_dict().keys()
+    weights: dict[str, torch.Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return weights | {name: buffer for name, buffer in module.named_buffers() if name in kept}
 
 
 @contextmanager

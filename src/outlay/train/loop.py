@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from outlay.errors import OutlayError
+from outlay.errors import RunFailed
 from outlay.meter import Meter
+from outlay.objectives.base import Surveys
 from outlay.optim.base import settled
 from outlay.record import Record
 from outlay.reporting.terminal import Display
@@ -27,14 +28,10 @@ from outlay.train.saving import Saver
 from outlay.train.shaping import rows_a_piece, shape_batch
 from outlay.train.signals import Signals
 from outlay.train.underway import ROUNDING
-from outlay.train.update import Outcome, set_knobs, update
+from outlay.train.update import Outcome, pieces_of, set_knobs, update
 
 #: share of the last stage after which the report is rehearsed
 REHEARSE_AT = 0.9
-
-
-class RunFailed(OutlayError):
-    """The run cannot go on (its numbers are broken); what there is has been saved."""
 
 
 @dataclass
@@ -133,8 +130,11 @@ def step_cost(run: Spending, stage_run: StageRun, batch: Batch, drawn: Batch) ->
     Examples are counted as drawn from the source, whatever shape they are trained in.
     """
     cost = run.assembly.cost_of(stage_run.index, batch, run.meter)
-    units = count_units(batch)
-    mine = {**units, "examples": count_units(drawn)["examples"], "flops": cost.flops_per_example * units["examples"]}
+    units, pieces = count_units(batch), rows_a_piece(stage_run.micro_batch, drawn, batch)
+    each = cost.flops_per_example
+    if isinstance(stage_run.objective, Surveys) and len(pieces_of(stage_run.objective, batch, pieces)) > 1:
+        each += cost.forward_flops_per_example  # before it is cut the batch is looked at as a whole
+    mine = {**units, "examples": count_units(drawn)["examples"], "flops": each * units["examples"]}
     return {"steps": 1.0, **run.assembly.add_up(mine)}
 
 

@@ -17,7 +17,7 @@ from outlay.errors import InputError, OutlayError, Problem, nearest
 from outlay.train.answers import FILE, UNITS, Answers
 from outlay.train.finishing import MODEL
 from outlay.train.reading import read_asked
-from outlay.train.recipe import ALWAYS_SPENT, Recipe, Stage
+from outlay.train.recipe import ALWAYS_SPENT, Recipe, Stage, shape_problems
 
 ASKED = "pipeline.yaml"
 #: what a pipeline does between its legs, in its accounts beside theirs
@@ -101,7 +101,7 @@ class Pipeline:
         if isinstance(self.budget, str):
             object.__setattr__(self, "budget", Budget.parse(self.budget))
         object.__setattr__(self, "legs", tuple(self.legs))
-        problems = [*self._shape_problems(), *self._reference_problems()]
+        problems = shape_problems("pipeline", self.name, "leg", [leg.name for leg in self.legs], self.seed) + self._reference_problems()
         if not problems:
             for number, leg in enumerate(self.legs):
                 built_leg(self, leg, Path(), _NOMINAL, f"legs[{number}].{leg.kind}", problems)
@@ -109,19 +109,6 @@ class Pipeline:
             problems += self._budget_problems()
         if problems:
             raise InputError(problems)
-
-    def _shape_problems(self) -> list[Problem]:
-        problems = []
-        if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):
-            problems.append(Problem("name", f"names a directory, so it must not be empty, start with '.' or hold '/', found {self.name!r}"))
-        if not self.legs:
-            problems.append(Problem("legs", "a pipeline needs at least one leg, found none"))
-        names = [leg.name for leg in self.legs]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(Problem("legs", f"the leg name {name!r} is used {names.count(name)} times; names must differ"))
-        if self.seed < 0:
-            problems.append(Problem("seed", f"must be >= 0, found {self.seed}"))
-        return problems
 
     def _reference_problems(self) -> list[Problem]:
         kinds = {leg.name: leg.kind for leg in self.legs}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from outlay.adapters.base import Adapter
-from outlay.budget import Budget
+from outlay.budget import BOUGHT, Budget
 from outlay.controllers.base import Brancher
 from outlay.errors import InputError, Problem, nearest
 from outlay.evaluations.base import Exam
@@ -179,6 +180,28 @@ class Health:
             raise ValueError(f"patience must be >= 1, found {self.patience}")
 
 
+def shape_problems(whole: str, name: str, part: str, parts: Sequence[str], seed: int) -> list[Problem]:
+    """Return what is wrong with the names of something that is run in a directory of its name, and with its seed.
+
+    Args:
+        whole: what it is, ``recipe``.
+        name: how it is called.
+        part: what it is made of, ``stage``.
+        parts: their names.
+        seed: root of its random streams.
+    """
+    problems = []
+    if not name or any(sign in name for sign in "/\\\0") or name.startswith("."):
+        problems.append(Problem("name", f"names a directory, so it must not be empty, start with '.' or hold '/', found {name!r}"))
+    if not parts:
+        problems.append(Problem(f"{part}s", f"a {whole} needs at least one {part}, found none"))
+    for twice in sorted({one for one in parts if parts.count(one) > 1}):
+        problems.append(Problem(f"{part}s", f"the {part} name {twice!r} is used {parts.count(twice)} times; names must differ"))
+    if seed < 0:
+        problems.append(Problem("seed", f"must be >= 0, found {seed}"))
+    return problems
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A model, a budget and the stages that spend it.
@@ -224,16 +247,7 @@ class Recipe:
             raise InputError(problems)
 
     def _shape_problems(self) -> list[Problem]:
-        problems = []
-        if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):
-            problems.append(Problem("name", f"names a directory, so it must not be empty, start with '.' or hold '/', found {self.name!r}"))
-        if not self.stages:
-            problems.append(Problem("stages", "a recipe needs at least one stage, found none"))
-        names = [stage.name for stage in self.stages]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(Problem("stages", f"the stage name {name!r} is used {names.count(name)} times; names must differ"))
-        if self.seed < 0:
-            problems.append(Problem("seed", f"must be >= 0, found {self.seed}"))
+        problems = shape_problems("recipe", self.name, "stage", [stage.name for stage in self.stages], self.seed)
         for key in ("micro_batch", "threads"):
             value = getattr(self, key)
             if value is not None and value <= 0:
@@ -243,7 +257,7 @@ class Recipe:
         return problems
 
     def _budget_problems(self) -> list[Problem]:
-        if not set(self.budget.limits) - {"labels"}:
+        if not set(self.budget.limits) - BOUGHT:
             return [Problem("budget", "limits nothing that is used up, so the run would never end; add a time or a count, such as '30m'")]
         problems = []
         for unit in self.budget.limits:

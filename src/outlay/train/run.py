@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from outlay.budget import format_amount
+from outlay.budget import BOUGHT, format_amount
 from outlay.catalog import describe
 from outlay.errors import InputError
 from outlay.meter import SETUP, Meter
@@ -306,10 +306,10 @@ def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snaps
         stage_run.flops_per_example = prepared.cost.flops_per_example
         if saved is not None:
             restore(run.assembly, stage_run, saved)
-            run.saver.load_frozen(run.assembly.frozen[index], index)
+            run.saver.load_frozen(run, index, saved.plain.get("frozen"))
             return stage_run
         run.assembly.frozen[index].refresh()
-        run.saver.keep_frozen(run.assembly.frozen[index], index)
+        run.saver.keep_frozen(run, index)
         buy_labels(run.assembly, run.meter, index)
     stage_run.starts = {unit: way.meter.spent(unit) for unit in flow_limits(way.recipe.budget)}
     stage_run.first_step = run.step
@@ -328,7 +328,7 @@ def _pace(way: _Way, run: Spending, reserve: Reserve, stage_run: StageRun, saved
         return RecordedPace(mine, saves, examined, on_branches, end["ended_by"], cuts)
     to_come = [stage.share for stage in way.recipe.stages[stage_run.index :]]
     asks = getattr(stage_run.objective, "needs_demonstrations", False)
-    bought = () if asks else ("labels",)
+    bought = () if asks else BOUGHT
     pace = LivePace(way.meter, stage_run.starts, to_come[0] / sum(to_come), reserve, run.assembly.agree, bought)
     if saved is not None:
         pace.load_state_dict(saved.plain["pace"])

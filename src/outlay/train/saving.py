@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from outlay.errors import CheckpointError, InputError
 from outlay.meter import Meter
 from outlay.train.assembly import StageRun
 from outlay.train.checkpoint import Snapshot, latest, prune, save_checkpoint, write_aside
-from outlay.train.companions import Frozen
 from outlay.train.pace import Pace, Reserve
 from outlay.train.recipe import Checkpoints
 from outlay.train.snapshots import cursor_of, load_cursor, restore, restore_weights, snapshot
@@ -38,6 +38,8 @@ class Saver:
         self.saves = 0
         self._rule, self._meter = rule, meter
         self._last: tuple[int, int, int | None] | None = None
+        #: digest of the file with the model that the stage compares with
+        self._frozen: str | None = None
         self._last_time = meter.spent("seconds")
 
     def was_saved(self, stage: int, step: int, branch: int | None = None) -> None:
@@ -81,6 +83,7 @@ class Saver:
             "metrics_start": run.metrics_start,
             "stages": run.stages,
             "flops_per_position": run.flops_per_position,
+            "frozen": self._frozen,
         }
         # the books as the lines so far tell them; what comes after belongs to the line below, or is lost if a kill comes first
         saved.plain["meter"] = self._meter.settled()
@@ -97,35 +100,42 @@ class Saver:
         run.journal.write("checkpoint", step=run.step, path=str(path.relative_to(self.folder.parent)), bytes=size, seconds=seconds, **on)
         prune(self.folder, self._rule.keep)
 
-    def keep_frozen(self, frozen: Frozen, stage: int) -> None:
-        """Write what a stage compares with, once, when it begins.
+    def keep_frozen(self, run: Spending, stage: int) -> None:
+        """Write what a stage compares with, once, when it begins. A disk that is full costs a warning; the run cannot be resumed then."""
+        frozen = run.assembly.frozen[stage]
+        self._frozen = None
+        if not frozen.used or not run.assembly.accelerator.is_main_process:
+            return
+        from safetensors.torch import save
 
-        Raises:
-            OSError: when the disk is full or fails.
-        """
-        if frozen.used:
-            from safetensors.torch import save
-
+        data, path = save(frozen.tensors()), self._frozen_path(stage)
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_aside(self.folder / f"frozen-{stage}.safetensors", save(frozen.tensors()))
+            write_aside(path, data)
+            self._frozen = hashlib.sha256(data).hexdigest()
+        except OSError as error:
+            run.journal.warn(f"{path.name}, the model that the stage compares with, could not be written ({error.strerror}): no resuming")
 
-    def load_frozen(self, frozen: Frozen, stage: int) -> None:
-        """Read what a stage compares with.
+    def load_frozen(self, run: Spending, stage: int, digest: str | None) -> None:
+        """Read what a stage compares with; ``digest`` is what the checkpoint says of it.
 
         Raises:
-            InputError: when it is gone or damaged.
+            InputError: when it is gone or is not what was written.
         """
-        if frozen.used:
-            from safetensors import SafetensorError
-            from safetensors.torch import load
+        self._frozen, frozen = digest, run.assembly.frozen[stage]
+        if not frozen.used:
+            return
+        from safetensors.torch import load
 
-            path = self.folder / f"frozen-{stage}.safetensors"
-            try:
-                frozen.load(load(path.read_bytes()))
-            except (OSError, SafetensorError) as error:
-                raise InputError(
-                    f"{path}, the model that stage {stage + 1} compares with, cannot be read ({error}); begin the run anew"
-                ) from error
+        path = self._frozen_path(stage)
+        data = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(data).hexdigest() != digest:
+            found = "has been changed or torn" if data else "is not there"
+            raise InputError(f"{path}, the model that stage {stage + 1} compares with, {found}; restore it, or begin the run anew")
+        frozen.load(load(data))
+
+    def _frozen_path(self, stage: int) -> Path:
+        return self.folder / f"frozen-{stage}.safetensors"
 
     def newest(self) -> Snapshot | None:
         """Return the newest whole checkpoint's content, or None."""

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from outlay.errors import InputError
 from outlay.sources.base import ActingStream, Stream
 from outlay.train.assembly import Assembly, StageRun
 from outlay.train.checkpoint import Snapshot, optimizer_from_plain, optimizer_to_plain
+from outlay.train.companions import changing
 from outlay.train.underway import Underway, trunk_of
 
 
 def snapshot(assembly: Assembly, stage_run: StageRun) -> Snapshot:
     """Copy what training changes: trainable weights and buffers, optimizer, cursor, controllers and counters of the stage; on a branch, the fork
     as well."""
-    module = assembly.plain_module
-    weights = {name: p.detach().cpu().clone() for name, p in assembly.parameters()}
-    weights |= {name: b.detach().cpu().clone() for name, b in _persistent_buffers(module)}
+    weights = {name: place.detach().cpu().clone() for name, place in changing(assembly.plain_module).items()}
     tensors, groups = optimizer_to_plain(_inner(stage_run.optimizer))
     scaler = assembly.accelerator.scaler
     plain = {
@@ -98,8 +96,7 @@ def _branch_of(stage_run: StageRun, saved: Snapshot) -> Underway | None:
 
 def restore_weights(assembly: Assembly, saved: Snapshot) -> None:
     """Put back the weights and buffers alone."""
-    module = assembly.plain_module
-    places = dict(assembly.parameters()) | dict(_persistent_buffers(module))
+    places = changing(assembly.plain_module)
     weights = saved.tensors["model"]
     if set(places) != set(weights):
         odd = sorted(set(places) ^ set(weights))[:3]
@@ -107,11 +104,6 @@ def restore_weights(assembly: Assembly, saved: Snapshot) -> None:
     with torch.no_grad():
         for name, place in places.items():
             place.copy_(weights[name])
-
-
-def _persistent_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    kept = module.state_dict().keys()
-    return [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from outlay.models.base import seeded
-from outlay.objectives.base import Surveys
+from outlay.objectives.base import Objective, Surveys
 from outlay.optim.base import follow
 from outlay.sources.base import Batch
 from outlay.train.assembly import Assembly, StageRun
@@ -66,10 +66,9 @@ def update(
     """
     accelerator, objective = assembly.accelerator, stage_run.objective
     told = {**objective.knobs, **knobs}
-    pieces = cut(batch, micro_batch or stage_run.micro_batch, getattr(objective, "whole_groups", False))
+    pieces = pieces_of(objective, batch, micro_batch or stage_run.micro_batch)
     if len(pieces) > 1 and isinstance(objective, Surveys):
-        surveyed = survey(assembly, objective, batch, told)
-        pieces = cut(surveyed, micro_batch or stage_run.micro_batch, getattr(objective, "whole_groups", False))
+        pieces = pieces_of(objective, survey(assembly, objective, batch, told), micro_batch or stage_run.micro_batch)
     weights = [objective.weight(piece) for piece in pieces]
     total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
     sums: dict[str, torch.Tensor] = {}
@@ -111,6 +110,11 @@ def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tens
 def _syncing(assembly: Assembly, last: bool) -> AbstractContextManager[None]:
     """Let processes exchange gradients only with the last piece."""
     return nullcontext() if last else assembly.accelerator.no_sync(assembly.module)
+
+
+def pieces_of(objective: Objective, batch: Batch, size: int) -> list[Batch]:
+    """Return the pieces of at most ``size`` examples that the objective can be taught one by one."""
+    return cut(batch, size, getattr(objective, "whole_groups", False))
 
 
 def survey(assembly: Assembly, objective: Surveys, batch: Batch, told: Mapping[str, float]) -> Batch:
