@@ -96,9 +96,11 @@ def test_only_the_whole_answer_is_right(spoil: Callable[[str], str]) -> None:
 
 
 def test_an_answer_that_does_not_end_is_wrong() -> None:
-    told = [sit(SampledMatch(tasks={"reverse": (1,)}, problems=5, samples=2, engine=Scripted(lambda prompt, place, i: backward(prompt), end)))
-            for end in (True, False)]  # fmt: skip
-    assert [result["sampled_match"] for result, _ in told] == [1.0, 0.0]
+    # also where what stands before its last token would be right
+    for more, end, right in (("", True, 1.0), ("", False, 0.0), ("x", False, 0.0)):
+        engine = Scripted(lambda prompt, place, i, more=more: backward(prompt) + more, end)  # type: ignore[misc]
+        result, _ = sit(SampledMatch(tasks={"reverse": (1,)}, problems=5, samples=2, engine=engine))
+        assert result["sampled_match"] == right
 
 
 def test_what_was_done_is_charged_and_what_was_asked_about_is_not() -> None:

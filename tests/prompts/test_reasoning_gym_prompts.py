@@ -23,6 +23,14 @@ def test_datasets_take_turns_and_their_own_answers_are_right() -> None:
     assert all(question.text.count("+") + question.text.count(" - ") <= 2 for question in asked[::2])
 
 
+def test_places_are_passed_once_and_entries_come_in_their_order() -> None:
+    part = PROMPTS.open(CONTEXT)
+    asked = part.draw(8)
+    assert [question.extra["entry"]["metadata"]["source_index"] for question in asked] == [0, 0, 1, 1, 2, 2, 3, 3]
+    part.advance(3)
+    assert part.draw(5) == asked[3:] and [question.place for question in asked] == list(range(8))
+
+
 def test_the_cursor_is_resumed_and_another_seed_asks_other_questions() -> None:
     check_resumable(lambda: PROMPTS.open(CONTEXT), lambda part, step: part.advance(3 * step + 1), lambda part: part.draw(5), steps=4)
     other = PROMPTS.open(Context(6, CONTEXT.tokenizer)).draw(8)

@@ -31,11 +31,14 @@ def test_a_share_of_the_questions_shows_what_comes_after() -> None:
     inside = [question for question in asked if question.kind == "middle"]
     assert len(asked) == 40 and len(inside) == 9  # the last word has nothing after it
     assert (inside[0].text, inside[0].reference) == ("w3_w5=", "w4")
+    every = SegmentPrompts(texts=(TEXT,), middle=1.0).questions(TEXT)
+    assert [question.kind for question in every] == ["middle", "middle", "next"]
     assert all(question.kind == "next" for question in SegmentPrompts(texts=(words,), unit="word").questions(words))
 
 
 def test_long_segments_are_passed_over_and_the_truth_is_rewarded() -> None:
-    asked = SegmentPrompts(texts=(TEXT,), longest=12).questions(TEXT)
+    assert not SegmentPrompts(texts=(TEXT,), longest=9).questions(TEXT)
+    asked = SegmentPrompts(texts=(TEXT,), longest=10).questions(TEXT)
     assert [question.reference for question in asked] == ["Four ends."]
     [verdict] = NextSegment().open(CONTEXT).judge([Answer(asked[0], "Four ends.", 9, True, 20, 0)])
     assert (verdict.outcome, verdict.value) == ("passed", 1.0)

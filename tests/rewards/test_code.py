@@ -16,7 +16,7 @@ import outlay
 from outlay.errors import InputError
 from outlay.rewards import Code, Verdict, sandbox
 from outlay.rewards.code import Case, CodeJudge, program_of, read_tests, same_output, same_value
-from outlay.rewards.sandbox import LEVELS, Limits, Program, Sandbox
+from outlay.rewards.sandbox import LEVELS, Limits, Outcome, Program, Sandbox
 from outlay.testing import check_reward
 
 SUMS = [{"input": "3 4\n", "output": "7\n"}, {"input": "10 -4\n", "output": "6\n"}]
@@ -73,6 +73,7 @@ def test_right_wrong_and_crashing_programs(judge: CodeJudge) -> None:
         ("while True: print('x' * 1000)", "test 0: wrote more than 1048576 bytes"),
         ("import os\nos._exit(0)", "test 0: wrong result"),
         ("import os\nos.kill(os.getpid(), 9)\nos._exit(5)", "test 0: "),
+        (SUM + "\nimport ctypes, sys\nsys.stdout.flush()\nctypes.string_at(0)", "test 0: ended by signal 11"),
     ],
 )
 def test_a_program_that_is_ended_at_a_limit_has_failed(judge: CodeJudge, source: str, why: str) -> None:
@@ -187,6 +188,27 @@ def test_the_filter_holds_under_either(level: str) -> None:
         pytest.skip("the numbers above are those of x86_64")
     calls = [unshare, ptrace, memfd, shmget, bpf, parent_death, others_limits, socket, x32]
     assert outputs([source.format(calls)], level) == [str([(-1, 1)] * len(calls)) + "\n"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "whole", "shares"),
+    [
+        (("wrong", "lost"), "failed", "unjudged"),
+        (("lost", "wrong"), "failed", "unjudged"),
+        (("right", "lost"), "unjudged", "unjudged"),
+        (("right", "wrong"), "failed", "failed"),
+    ],
+)
+def test_without_shares_one_failure_is_enough_whatever_the_sandbox_lost(
+    kinds: tuple[str, str], whole: str, shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = {"right": Outcome("ended", 0, b"7\n"), "wrong": Outcome("ended", 0, b"8\n"), "lost": Outcome("lost", why="gone")}
+    for partial, expected in ((False, whole), (True, shares)):
+        judge = Code(partial=partial).open(CONTEXT)
+        monkeypatch.setattr(judge._sandbox, "run", lambda programs: ((key, came[kinds[key[1]]]) for key, _ in programs))
+        found = judge.judge([answer("print(7)", extra={"tests": [{"input": "", "output": "7"}] * 2})])
+        judge.close()
+        assert [one.outcome for one in found] == [expected]
 
 
 def test_partial_is_the_share_of_tests_passed() -> None:

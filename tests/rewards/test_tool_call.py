@@ -53,6 +53,12 @@ def test_a_call_is_taken_once() -> None:
     assert values(CALLS, [asked(wanted, text(call("a", x=1)))]) == pytest.approx([6 * 2.5 / 5 - 3])
 
 
+def test_the_best_match_is_taken_and_leaves_the_other_to_the_next() -> None:
+    wanted, given = [call("a", x=1), call("a", x=2)], [call("a", x=2), call("a", x=1), call("b")]
+    # names 2/3, both matches 1 + 1; Smax = 1 + 2 + 2
+    assert values(CALLS, [asked(wanted, text(*given))]) == pytest.approx([6 * (2 / 3 + 4) / 5 - 3])
+
+
 @given(st.permutations([call("a", x=1), call("a", x=2, y=3), call("b"), call("a", x=1)]))
 def test_the_order_of_calls_does_not_matter_to_what_is_right(given: list[dict[str, Any]]) -> None:
     wanted = [call("a", x=1), call("b"), call("a", x=1), call("a", x=2, y=3)]

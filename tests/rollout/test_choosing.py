@@ -97,6 +97,18 @@ def test_a_row_is_chosen_as_if_it_were_alone(seed: int, rows: int, sampling: Sam
     assert torch.equal(together, torch.cat(alone))
 
 
+def test_uniform_numbers_stay_so_far_below_one_that_the_last_token_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Highest:
+        def random(self, count: int) -> np.ndarray:
+            return np.full(count, 1 - 2**-53)  # the largest that numpy draws
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Highest())
+    drawn = draw_uniforms(0, 0, 0, 1)
+    assert 1 - 2**-30 < drawn[0] <= 1 - 2**-40
+    for total in (0.9, 1.0, 1 + 2**-52, 1.1):
+        assert drawn[0] * total < total
+
+
 def test_uniforms_are_a_stream_of_the_sample() -> None:
     drawn = draw_uniforms(3, 4, 5, 8)
     assert drawn.tolist() == np.random.default_rng(sample_stream(3, 4, 5)).random(8).tolist()

@@ -90,7 +90,7 @@ class _Ledger:
 
     bears: Callable[[_Ledger], bool] = lambda _: True
     #: of what was asked ahead, what has not been told afterwards: prompt, new and read tokens, rollouts
-    promised: tuple[int, int, int, int] = (0, 0, 0, 0)
+    promised: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     prompt: int = 0
     new: int = 0
     read: int = 0
@@ -106,11 +106,11 @@ class _Ledger:
             if not self.bears(self):
                 self.refused = 1
                 return False
-        amounts = (work.prompt_tokens, work.new_tokens, work.read_tokens, work.rollouts)
+        amounts = [work.prompt_tokens, work.new_tokens, work.read_tokens, work.rollouts]
         if work.when == "ahead":
             self.promised = amounts
         if work.when == "after":
-            left = tuple(most - took for most, took in zip(self.promised, amounts, strict=True))
+            left = [most - took for most, took in zip(self.promised, amounts, strict=True)]
             hold(min(left) >= 0, "what is told afterwards is no more than was asked ahead", f"told {amounts}, {self.promised} were left")
             self.promised = left
         if work.when != "ahead":
