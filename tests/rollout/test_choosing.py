@@ -131,3 +131,15 @@ def test_stop_strings_span_tokens_and_hide_in_them() -> None:
     assert stop.ended([[0, 1], [1, 0], [2, 2], [1, 3, 0], [5], [0, 5, 5], [4], [0] * 50 + [1, 0]]) == [
         False, True, True, True, False, True, False, True,
     ]  # fmt: skip
+
+
+def test_the_longest_stop_string_is_seen_whole_and_what_decoders_take_from_the_front_is_not_missed() -> None:
+    assert StopText(Words(), ["b", "a" * 20]).ended([[0] * 19, [0] * 20, [4, *[0] * 20]]) == [False, True, True]
+
+    class Sentence(Words):
+        pieces = ("x", " y")
+
+        def decode(self, tokens: list[int], skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+            return super().decode(tokens, skip_special_tokens, clean_up_tokenization_spaces).removeprefix(" ")
+
+    assert StopText(Sentence(), [" "]).ended([[1], [0, 0], [0, 1]]) == [False, False, True]
