@@ -118,12 +118,12 @@ def test_uniforms_are_a_stream_of_the_sample() -> None:
 
 
 class Words:
-    """Tokens are pieces of text."""
+    """Tokens are pieces of text; ``<end>`` is a special one."""
 
     pieces = ("a", "b", "ab", "", "<end>", "é")
 
     def decode(self, tokens: list[int], skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
-        return "".join(self.pieces[token] for token in tokens)
+        return "".join(self.pieces[token] for token in tokens if not (skip_special_tokens and self.pieces[token] == "<end>"))
 
 
 def test_stop_strings_span_tokens_and_hide_in_them() -> None:
@@ -131,6 +131,7 @@ def test_stop_strings_span_tokens_and_hide_in_them() -> None:
     assert stop.ended([[0, 1], [1, 0], [2, 2], [1, 3, 0], [5], [0, 5, 5], [4], [0] * 50 + [1, 0]]) == [
         False, True, True, True, False, True, False, True,
     ]  # fmt: skip
+    assert StopText(Words(), ["<end>"]).ended([[0, 4], [4, 0], [0]]) == [True, True, False]  # special tokens stay visible
 
 
 def test_the_longest_stop_string_is_seen_whole_and_what_decoders_take_from_the_front_is_not_missed() -> None:
