@@ -87,12 +87,17 @@ def test_scale_and_offset_of_rewards(values: list[int], scale: float, offset: fl
 def test_equal_rewards_have_no_advantage_whatever_rounding_does(std: Any) -> None:
     assert of(Group(std=std), rows([0.1] * 6, [0, 0, 0, 1, 1, 1])) == [0.0] * 6
     assert of(Group(std=std, epsilon=0), rows([0.3] * 6, [0] * 6)) == [0.0] * 6
+    # the mean of six tenths in double precision is a little less than a tenth
+    tenths = {**rows([0.1] * 6, [0] * 6), "reward": torch.full((6,), 0.1, dtype=torch.float64)}
+    assert float(tenths["reward"].sum()) / 6 != 0.1
+    assert of(Group(std=std), tenths) == of(Group(std=std, epsilon=0), tenths) == of(Group("batch", std), tenths) == [0.0] * 6
 
 
 def test_an_answer_that_is_alone_keeps_its_reward() -> None:
     batch = rows([3.0, 1.0, 2.0], [0, 1, 1])
     assert of(Group(std="none"), batch) == [3.0, -0.5, 0.5]
     assert of(Group(epsilon=0), batch)[0] == 3.0  # mean 0, deviation 1
+    assert of(Group(epsilon=0.5), batch)[0] == pytest.approx(2.0)
     assert of(Group(std="batch", epsilon=0), batch)[0] == pytest.approx(3.0)  # the batch's deviation is 1
 
 

@@ -218,6 +218,22 @@ def test_preparing_again_gives_the_same_and_leaves_the_model_as_it_was() -> None
     assert not any(column.requires_grad for column in once.values())
 
 
+class Unsteady(Bigram):
+    """Twice as sure while it is trained, as if dropout were at work."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        found = super().forward(input_ids, attention_mask)
+        found.logits = found.logits * (2 if self.training else 1)
+        return found
+
+
+def test_a_batch_is_prepared_in_evaluation_mode() -> None:
+    parts = PolicyGradient(denominator=Old(), anchors=(Kl(in_reward=True),)).bind(lambda: bigram(3))
+    model = Unsteady(POLICY.table.detach()).train()
+    found, expected = parts.prepare(model, rollouts(), {}), parts.prepare(POLICY, rollouts(), {})
+    assert model.training and all(torch.equal(found[name], expected[name]) for name in ("old", "advantage"))
+
+
 def test_temperature_is_that_of_the_answers() -> None:
     warm, cold = rollouts(temperature=2.0), rollouts(temperature=1.0)
     half = Bigram(POLICY.table.detach() / 2)

@@ -78,8 +78,9 @@ def check_advantage(advantage: Advantage) -> None:
     hold(not found[~own].any(), "advantages are 0 outside answers and where nobody could judge", f"found {found[~own]}")
     hold(bool(found.any()), "some answer has an advantage", "all are 0")
     _hold_near(advantage.advantages(dict(batch), mask, shaping), found, "the same batch gives the same advantages")
-    other = {**batch, "reward": torch.where(batch["judged"], batch["reward"], 1e6)}
-    _hold_near(advantage.advantages(other, mask, shaping), found, "the reward of an answer that was not judged has no influence")
+    for unknown in (1e6, torch.nan):
+        other = {**batch, "reward": torch.where(batch["judged"], batch["reward"], unknown)}
+        _hold_near(advantage.advantages(other, mask, shaping), found, "the reward of an answer that was not judged has no influence")
     wide = {
         name: torch.nn.functional.pad(c, (0, 2), value=IGNORED if name == "labels" else 0) if c.dim() == 2 else c
         for name, c in batch.items()
