@@ -39,6 +39,14 @@ def test_log_probabilities_are_those_of_the_whole_distribution_at_the_temperatur
     assert logprobs.tolist() == pytest.approx([math.log(roots[0] / roots.sum())], abs=1e-12)
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7), Sampling(temperature=0.0), Sampling(top_k=2)], ids=str)
+def test_short_numbers_are_worked_on_in_single_precision(sampling: Sampling) -> None:
+    logits = torch.randn(4, 30, generator=torch_generator(0, "short")).bfloat16()
+    uniforms = torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64)
+    for one, other in zip(choose(logits, sampling, uniforms), choose(logits.float(), sampling, uniforms), strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
 def test_temperature_zero_takes_the_likeliest_and_scores_it_at_one() -> None:
     tokens, logprobs = choose(LOGITS[None], Sampling(temperature=0.0), torch.tensor([0.99], dtype=torch.float64))
     assert tokens.tolist() == [1]

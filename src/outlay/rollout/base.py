@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from outlay.context import Context
+from outlay.errors import InputError
 from outlay.rng import derive
 from outlay.schedules.base import require
 
@@ -151,6 +152,14 @@ class Engine(Protocol):
             MissingExtra: when an optional package is needed.
         """
         ...
+
+
+def check_counts(requests: Sequence[Request]) -> None:
+    """Raise ``InputError`` naming the first request without a prompt token, a sample or a new token."""
+    for number, request in enumerate(requests):
+        if not request.prompt or request.samples < 1 or request.limit < 1:
+            found = f"{len(request.prompt)} tokens, {request.samples} samples and limit {request.limit}"
+            raise InputError(f"request {number} needs at least one prompt token, sample and new token, found {found}")
 
 
 def sample_stream(seed: int, stream: int, sample: int) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError, MissingExtra
-from outlay.rollout.base import Completion, Leave, LogitsHook, Request, Sampling
+from outlay.rollout.base import Completion, Leave, LogitsHook, Request, Sampling, check_counts
 from outlay.rollout.choosing import StopText
 from outlay.rollout.columns import Room
 from outlay.rollout.fused import FusedPasses, fuses
@@ -131,12 +131,10 @@ class LocalGenerator:
     def _check(self, requests: Sequence[Request], sampling: Sampling) -> None:
         from outlay.rollout.cache import longest_sequence
 
+        check_counts(requests)
         vocabulary = self._model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         longest = longest_sequence(self._model)
         for number, request in enumerate(requests):
-            if not request.prompt or request.samples < 1 or request.limit < 1:
-                found = f"{len(request.prompt)} tokens, {request.samples} samples and limit {request.limit}"
-                raise InputError(f"request {number} needs at least one prompt token, sample and new token, found {found}")
             if not 0 <= min(request.prompt) <= max(request.prompt) < vocabulary:
                 raise InputError(f"request {number} holds a token outside 0 to {vocabulary - 1}, the model's vocabulary")
             needed = len(request.prompt) + request.limit - 1  # the last token is not read

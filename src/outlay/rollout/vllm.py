@@ -14,7 +14,7 @@ from torch import nn
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError
-from outlay.rollout.base import Completion, Ended, Leave, LogitsHook, Request, Sampling, Work, sample_stream
+from outlay.rollout.base import Completion, Ended, Leave, LogitsHook, Request, Sampling, Work, check_counts, sample_stream
 from outlay.rollout.handing import ByAdapter, ByFolder, Handing, check_handing, weights_mark
 from outlay.rollout.serving import Server, ServerError
 from outlay.schedules.base import require
@@ -145,10 +145,8 @@ class VllmGenerator:
     def _check(self, requests: Sequence[Request], sampling: Sampling, hooks: Sequence[LogitsHook]) -> None:
         if hooks:
             raise InputError("rollout/vllm cannot change logits: its server knows no hooks; take rollout/local")
+        check_counts(requests)
         for number, request in enumerate(requests):
-            if not request.prompt or request.samples < 1 or request.limit < 1:
-                found = f"{len(request.prompt)} tokens, {request.samples} samples and limit {request.limit}"
-                raise InputError(f"request {number} needs at least one prompt token, sample and new token, found {found}")
             needed = len(request.prompt) + request.limit
             if self._longest is not None and needed > self._longest:
                 raise InputError(
