@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -80,5 +81,8 @@ def test_an_escape_would_be_seen(tmp_path: Path, harm: str) -> None:
 
 def test_an_orphan_would_be_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "orphan-to-be-seen"]) as process:
-        assert list(processes_marked("orphan-to-be-seen")) == [process.pid]
+        until = time.monotonic() + 10  # a process that has just begun may not be listed with its arguments yet
+        while not (seen := list(processes_marked("orphan-to-be-seen"))) and time.monotonic() < until:
+            time.sleep(0.01)
         process.kill()
+    assert seen == [process.pid]
