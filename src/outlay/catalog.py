@@ -53,6 +53,10 @@ FAMILIES: dict[str, str] = {
     "likelihoods": "Likelihood",
     "stabilisers": "Stabiliser",
     "anchors": "Anchor",
+    "estimators": "Estimator",
+    "teachers": "Teacher",
+    "allocators": "Allocator",
+    "repairs": "Repair",
 }
 
 

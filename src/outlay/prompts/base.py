@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from outlay.arms import Arm
 from outlay.context import Context
 
 
@@ -46,6 +47,27 @@ class Questions(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved cursor."""
+        ...
+
+
+@runtime_checkable
+class ArmedQuestions(Questions, Protocol):
+    """Prompts that a teacher may choose among. Each arm has an order and a cursor of its own, which ``draw`` and ``advance`` do not move."""
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What can be chosen among, at least one."""
+        ...
+
+    def pick(self, arms: Sequence[int]) -> list[Question]:
+        """Return the next questions of these arms, in this order; an arm that is named twice gives its next two. Picking twice gives the same.
+
+        Their places are numbers that no two questions picked in a run share, where the arm has no end; an arm with an end begins again
+        with the same questions, and other places."""
+        ...
+
+    def use(self, arms: Sequence[int]) -> None:
+        """Move the cursors past one question for every time an arm is named."""
         ...
 
 
