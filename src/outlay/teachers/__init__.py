@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outlay.teachers.base import Asking, Examined, Lessons, Ranks, Screens, Teacher
+from outlay.teachers.base import Asking, Examined, Lessons, Ranks, Screens, Sets, Teacher
 from outlay.teachers.uniform import Uniform
 
 METHODS: dict[str, type] = {
@@ -16,6 +16,7 @@ __all__ = [
     "Lessons",
     "Ranks",
     "Screens",
+    "Sets",
     "Teacher",
     "Uniform",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -117,6 +117,13 @@ class Examined(Lessons, Protocol):
         ...
 
 
+@runtime_checkable
+class Sets(Lessons, Protocol):
+    """Lessons that draw batches as sets, without replacement, in proportion to weights: how often an arm is expected is then only about right."""
+
+    sets: ClassVar[bool]
+
+
 def softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
     """Return exp(scores / temperature), normalised; the largest score is subtracted first."""
     weights = np.exp((scores - scores.max()) / temperature)
@@ -147,6 +154,29 @@ def drawn_without(shares: FloatArray, asking: Asking) -> IntArray:
         found.append(np.argsort(clocks, kind="stable")[: min(left, possible)])
         left -= len(found[-1])
     return np.concatenate(found).astype(np.int64)
+
+
+def expected_without(shares: FloatArray, count: int) -> FloatArray:
+    """Return about which share of ``count`` arms each is expected to be when ``drawn_without`` draws them, (arms,).
+
+    Every whole round takes all that can be drawn. Of the rest r it takes 1 - exp(-shares t), t such that these sum to r: the time at which
+    r clocks are expected to have rung. Exact for equal shares and for many arms; r = 1 is exact, for the first clock rings in proportion.
+    """
+    possible = shares > 0
+    rounds, rest = divmod(count, int(np.count_nonzero(possible)))
+    weights = np.where(possible, shares, 0.0) / shares.sum()
+    if rest <= 1:
+        part = weights * rest
+    else:
+        low, high = 0.0, 1.0
+        while np.sum(-np.expm1(-weights * high)) < rest:
+            low, high = high, 2 * high
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.sum(-np.expm1(-weights * middle)) < rest else (low, middle)
+        part = -np.expm1(-weights * high)
+    found = rounds * possible + part
+    return np.asarray(found / found.sum(), np.float64)
 
 
 def difficulties(arms: Sequence[Arm], teacher: str) -> FloatArray:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from outlay.testing.rewards import check_reward
     from outlay.testing.rollout import check_engine
     from outlay.testing.sources import check_source
+    from outlay.testing.teachers import check_teacher
 
 _WITH_TORCH = {
     "check_advantage": "parts",
@@ -51,6 +52,7 @@ _WITH_TORCH = {
     "check_reward": "rewards",
     "check_source": "sources",
     "check_stabiliser": "parts",
+    "check_teacher": "teachers",
     "rollout_batch": "parts",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "check_schedule",
     "check_source",
     "check_stabiliser",
+    "check_teacher",
     "expected_loss",
     "record",
     "river_valley_loss",
