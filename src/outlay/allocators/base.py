@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -67,18 +68,35 @@ class Allocator(Protocol):
 
 
 def bounds(claimants: int, total: int, low: Bound, high: Bound | None) -> tuple[IntArray, IntArray]:
-    """Return both bounds for every claimant, each (claimants,).
+    """Return both bounds for every claimant, each (claimants,); none is above what there is to divide.
 
     Raises:
-        InputError: when no division of the total lies within them.
+        InputError: when no division of the total lies within them, or there are not as many as claimants.
     """
-    lows = np.broadcast_to(np.asarray(low, np.int64), claimants).copy()
-    highs = np.broadcast_to(np.asarray(total if high is None else high, np.int64), claimants).copy()
+    lows = _each(low, claimants, "low")
+    highs = np.maximum(lows, total) if high is None else _each(high, claimants, "high")
     if np.any(lows < 0) or np.any(highs < lows):
         raise InputError(f"bounds must be 0 <= low <= high for every claimant, found low {low} and high {high}")
-    if not lows.sum() <= total <= highs.sum():
-        least, most = int(lows.sum()), int(highs.sum())
+    # in Python's whole numbers, which do not overflow: "no bound" is often written as the largest number
+    least, most = sum(lows.tolist()), sum(highs.tolist())
+    if not least <= total <= most:
         raise InputError(
             f"{total} cannot be divided among {claimants} claimants within their bounds, which take between {least} and {most}"
         )
-    return lows, highs
+    return lows, np.minimum(highs, total)
+
+
+def _each(bound: Bound, claimants: int, name: str) -> IntArray:
+    array = np.asarray(bound)
+    if array.dtype.kind not in "iu" or array.shape not in ((), (claimants,)):
+        raise InputError(f"{name} is a whole number or one for each of {claimants} claimants, found {bound!r}")
+    return np.broadcast_to(array.astype(np.int64), claimants).copy()
+
+
+def filled(values: FloatArray | None, claimants: int) -> FloatArray:
+    """Return ``values`` with the mean of the known ones in place of nan; ones where none is known. (claimants,)."""
+    if values is None or np.all(np.isnan(values)):
+        return np.ones(claimants)
+    known = values[~np.isnan(values)]
+    # fsum is the same in any order, so that no claimant's answer hangs on where the others stand
+    return np.where(np.isnan(values), math.fsum(known.tolist()) / len(known), values)

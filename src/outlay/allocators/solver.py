@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,8 +16,9 @@ def largest_remainder(weights: FloatArray, total: int, *, low: Bound = 0, high: 
     """Return whole numbers in proportion to ``weights`` that sum to ``total`` and lie within the bounds.
 
     The proportional real-valued division under the bounds is c_i = clip(s w_i, low_i, high_i) with the one s at which it sums to the total;
-    it is rounded down, and what is missing goes to the largest remainders (to the first among equals). Where weights are 0 for all who
-    could get more, what is left is divided evenly among them.
+    it is rounded down, and what is missing goes to the largest remainders, among equal ones to the larger weight, then to the first.
+    Where weights are 0 for all who could get more, what is left is divided evenly among them. Everything is reckoned in whole numbers,
+    so nothing is lost to rounding however far apart the weights lie.
 
     Args:
         weights: (claimants,), finite and >= 0.
@@ -32,54 +34,49 @@ def largest_remainder(weights: FloatArray, total: int, *, low: Bound = 0, high: 
     if not np.all(np.isfinite(weights)) or np.any(weights < 0):
         raise ValueError(f"weights must be finite and >= 0, found {weights}")
     lows, highs = bounds(len(weights), total, low, high)
-    if not len(weights):
-        return lows
-    scaled = weights / weights.max() if weights.max() > 0 else weights
-    shares = _clipped(scaled, total, lows, highs)
-    if shares is None:  # those with weight are at their bound: the rest goes to those without
-        held = np.where(scaled > 0, highs, lows)
-        free = np.where(scaled > 0, 0.0, 1.0)
-        lows, highs = np.where(scaled > 0, highs, lows), np.where(scaled > 0, held, highs)
-        shares = _clipped(free, total, lows, highs)
-        assert shares is not None
-    counts = np.clip(np.floor(shares + 1e-9), lows, highs).astype(np.int64)
-    missing = total - int(counts.sum())
-    remainders = np.where(counts < highs, shares - counts, -np.inf)
-    # ties closer than rounding go to the first
-    order = np.lexsort((np.arange(len(counts)), -np.round(remainders, 9)))
-    for claimant in order[:missing]:
-        counts[claimant] += 1
-    return counts
+    least, most, whole = lows.tolist(), highs.tolist(), _whole(weights)
+    counts = list(least)
+    if sum(most[i] if weight else least[i] for i, weight in enumerate(whole)) < total:
+        # all with weight are at their upper bound: the rest is for those without
+        counts = [most[i] if weight else least[i] for i, weight in enumerate(whole)]
+        whole = [0 if weight else 1 for weight in whole]
+    free = [i for i, weight in enumerate(whole) if weight]
+    left = total - sum(counts[i] for i, weight in enumerate(whole) if not weight)
+    mass = sum(whole)
+    while True:  # shares are left * whole / mass; those outside a bound are pinned to it, the side first that is further out in sum
+        under = [i for i in free if left * whole[i] < least[i] * mass]
+        over = [i for i in free if left * whole[i] > most[i] * mass]
+        lacking = sum(least[i] * mass - left * whole[i] for i in under)
+        excess = sum(left * whole[i] - most[i] * mass for i in over)
+        pinned, bound = (under, least) if lacking >= excess else (over, most)
+        if not pinned:
+            break
+        for i in pinned:
+            counts[i] = bound[i]
+        left -= sum(bound[i] for i in pinned)
+        mass -= sum(whole[i] for i in pinned)
+        gone = set(pinned)
+        free = [i for i in free if i not in gone]
+    remainders = {}
+    for i in free:
+        counts[i], remainders[i] = divmod(left * whole[i], mass)
+    missing = left - sum(counts[i] for i in free)
+    for i in sorted(free, key=lambda i: (-remainders[i], -whole[i], i))[:missing]:
+        counts[i] += 1
+    return np.array(counts, np.int64)
 
 
-def _clipped(weights: FloatArray, total: int, lows: IntArray, highs: IntArray) -> FloatArray | None:
-    """Return clip(s w, low, high) for the s at which it sums to ``total``; None when no s reaches it."""
-    positive = weights > 0
-    reach = float(np.where(positive, highs, lows).sum())
-    if reach < total:
-        return None
-    edges = np.unique(np.concatenate([lows[positive] / weights[positive], highs[positive] / weights[positive], [0.0]]))
-
-    def at(scale: float) -> FloatArray:
-        return np.asarray(np.clip(scale * weights, lows, highs), np.float64)
-
-    left, right = 0, len(edges) - 1
-    while left < right:  # the first edge at which the total is reached
-        middle = (left + right) // 2
-        if float(at(float(edges[middle])).sum()) >= total:
-            right = middle
-        else:
-            left = middle + 1
-    upper = float(edges[left])
-    lower = float(edges[left - 1]) if left else 0.0
-    below, above = at(lower), at(upper)
-    gap = float(above.sum() - below.sum())
-    share = (total - float(below.sum())) / gap if gap > 0 else 0.0
-    return np.asarray(below + share * (above - below), np.float64)
+def _whole(weights: FloatArray) -> list[int]:
+    """Return the weights times one power of two that makes them whole; exact."""
+    parts = [math.frexp(weight) for weight in weights.tolist()]
+    smallest = min((exponent for mantissa, exponent in parts if mantissa), default=0)
+    return [int(mantissa * 2**53) << (exponent - smallest) if mantissa else 0 for mantissa, exponent in parts]
 
 
 def greedy(gain: Callable[[int, int], float], claimants: int, total: int, *, low: Bound = 0, high: Bound | None = None) -> IntArray:
     """Return the division that maximises sum_i V_i(n_i) for concave V_i: unit after unit goes where it gains most, which is exact.
+
+    Among equal gains it goes to whom has least, then to the first, so that equal claimants get the same within one.
 
     Args:
         gain: V_i(n + 1) - V_i(n) of claimant i at n, not rising in n.
@@ -90,14 +87,24 @@ def greedy(gain: Callable[[int, int], float], claimants: int, total: int, *, low
 
     Raises:
         InputError: when no division lies within the bounds.
+        ValueError: for a gain that is no number.
     """
     lows, highs = bounds(claimants, total, low, high)
-    counts = lows.copy()
-    heap = [(-gain(i, int(counts[i])), i) for i in range(claimants) if counts[i] < highs[i]]
+    counts, most = lows.tolist(), highs.tolist()
+
+    def offer(i: int) -> tuple[float, int, int]:
+        gained = gain(i, counts[i])
+        if math.isnan(gained):
+            raise ValueError(f"the gain of claimant {i} at {counts[i]} is no number")
+        return -gained, counts[i], i
+
+    heap = [offer(i) for i in range(claimants) if counts[i] < most[i]]
     heapq.heapify(heap)
-    for _ in range(total - int(counts.sum())):
-        _, i = heapq.heappop(heap)
+    for _ in range(total - sum(counts)):
+        i = heap[0][2]
         counts[i] += 1
-        if counts[i] < highs[i]:
-            heapq.heappush(heap, (-gain(i, int(counts[i])), i))
-    return counts
+        if counts[i] < most[i]:
+            heapq.heapreplace(heap, offer(i))
+        else:
+            heapq.heappop(heap)
+    return np.array(counts, np.int64)
