@@ -110,8 +110,8 @@ OWN: dict[str, Own] = {
     "remax": Own(minibatches=1),
     "raft": Own({"above": 0.0}, minibatches=1),
     "topr": Own({"baseline": 0.5}),
-    "dapo": Own(rollouts={"keep": "varied"}),
-    "dler": Own(rollouts={"keep": "varied"}, reward={"hard_cut": {"correct": "exact"}}),
+    "dapo": Own(rollouts={"repair": "refill"}),
+    "dler": Own(rollouts={"repair": "refill"}, reward={"hard_cut": {"correct": "exact"}}),
     "hpt": Own(minibatches=1),
 }
 

@@ -67,7 +67,7 @@ def rewards(file: Path, share: float) -> dict[str, Any]:
         "rewards": {"right": "exact"},
         "samples": 8,
         "new_tokens": NEW_TOKENS,
-        "keep": "varied",
+        "repair": "refill",
     }
     objective = {"grpo": {"kl": 0.0}}
     return {

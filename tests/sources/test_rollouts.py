@@ -13,6 +13,7 @@ from outlay.context import Context
 from outlay.errors import InputError
 from outlay.models import Transformer
 from outlay.prompts import ReasoningPrompts
+from outlay.repairs import Refill
 from outlay.rewards import Answer, Verdict, passed, unjudged
 from outlay.rollout import Work
 from outlay.sequences import answer_mask, token_log_probs
@@ -211,7 +212,7 @@ def test_groups_that_do_not_vary_make_room_for_others() -> None:
         def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
             return [passed(float(answer.question.place % 2 == 1 and answer.tokens % 2 == 0)) for answer in answers]
 
-    stream = rollouts(rewards={"odd": Parity()}, keep="varied", rounds=8).open(CONTEXT)
+    stream = rollouts(rewards={"odd": Parity()}, repair=Refill(rounds=8)).open(CONTEXT)
     acted = act(stream, 8)
     batch = stream.draw(8)
     assert acted.questions > 2 and acted.seen["rollouts_generated"] == 4 * acted.questions and acted.seen["rollouts_trained"] == 8
@@ -223,7 +224,7 @@ def test_groups_that_do_not_vary_make_room_for_others() -> None:
 
 
 def test_groups_that_never_vary_leave_nothing_but_are_used() -> None:
-    stream = rollouts(rewards={"none": ByLength()}, keep="varied", rounds=2, new_tokens=1).open(CONTEXT)
+    stream = rollouts(rewards={"none": ByLength()}, repair=Refill(rounds=2), new_tokens=1).open(CONTEXT)
     acted = act(stream, 8)
     assert not stream.ready() and acted.questions == 4 and stream.state_dict()["place"] == 4 and not acted.cut
 
@@ -297,6 +298,6 @@ def test_wrong_settings_are_refused() -> None:
         rollouts(temperature=0.0)
     with pytest.raises(ValueError, match="rewards must name at least one"):
         rollouts(rewards={})
-    for name in ("samples", "new_tokens", "minibatches", "epochs", "rounds"):
+    for name in ("samples", "new_tokens", "minibatches", "epochs"):
         with pytest.raises(ValueError, match=f"{name} must be > 0, found 0"):
             rollouts(**{name: 0})

@@ -106,7 +106,7 @@ def test_answers_that_are_paid_for_are_used_when_no_more_can_be_made(tmp_path: P
 
 
 def test_a_model_from_which_nothing_can_be_learnt_ends_the_run(tmp_path: Path) -> None:
-    hopeless = acting(rollouts={"rewards": {"never": {"exact": {}}}, "keep": "varied", "new_tokens": 1, "rounds": 1})
+    hopeless = acting(rollouts={"rewards": {"never": {"exact": {}}}, "repair": {"refill": {"rounds": 1}}, "new_tokens": 1})
     with pytest.raises(RunFailed, match="20 generations in a row left nothing to learn from"):
         outlay.run(recipe("5 steps", hopeless), tmp_path / "run")
     assert len(lines(tmp_path / "run", "rollout")) == 20

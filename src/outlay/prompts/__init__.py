@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from outlay.prompts.base import PromptSource, Question, Questions
+from outlay.prompts.base import ArmedQuestions, PromptSource, Question, Questions
 from outlay.prompts.file import FilePrompts
+from outlay.prompts.pool import PoolPrompts
 from outlay.prompts.reasoning import ReasoningPrompts
 from outlay.prompts.reasoning_gym import ReasoningGymPrompts
 from outlay.prompts.segments import SegmentPrompts
@@ -13,11 +14,14 @@ METHODS: dict[str, type] = {
     "reasoning_gym": ReasoningGymPrompts,
     "file": FilePrompts,
     "segments": SegmentPrompts,
+    "pool": PoolPrompts,
 }
 
 __all__ = [
     "METHODS",
+    "ArmedQuestions",
     "FilePrompts",
+    "PoolPrompts",
     "PromptSource",
     "Question",
     "Questions",

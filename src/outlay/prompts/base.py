@@ -52,7 +52,7 @@ class Questions(Protocol):
 
 @runtime_checkable
 class ArmedQuestions(Questions, Protocol):
-    """Prompts that a teacher may choose among. Each arm has an order and a cursor of its own, which ``draw`` and ``advance`` do not move."""
+    """Prompts that a teacher may choose among. Each arm has an order and a cursor of its own; a run reads by ``draw`` or by ``pick``, not by both."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -62,8 +62,8 @@ class ArmedQuestions(Questions, Protocol):
     def pick(self, arms: Sequence[int]) -> list[Question]:
         """Return the next questions of these arms, in this order; an arm that is named twice gives its next two. Picking twice gives the same.
 
-        Their places are numbers that no two questions picked in a run share, where the arm has no end; an arm with an end begins again
-        with the same questions, and other places."""
+        No two of a run share a place. An arm with an end begins again with the same questions, at other places.
+        """
         ...
 
     def use(self, arms: Sequence[int]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from outlay import rng
+from outlay.arms import Arm
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.prompts.base import Question
@@ -55,7 +60,7 @@ class ReasoningPrompts:
 
 
 class _Problems:
-    """Question p is of cell (task, level) number p modulo their count, in an order shuffled for each round of all cells."""
+    """Question p is of cell (task, level) number p modulo their count, in an order shuffled for each round of all cells, unless cells are picked."""
 
     def __init__(self, spec: ReasoningPrompts, context: Context, tokenizer: Any) -> None:
         self._spec, self._context, self._tokenizer = spec, context, tokenizer
@@ -63,23 +68,48 @@ class _Problems:
         #: the draw that each cell's next question is looked for from
         self._next = [0] * len(self._cells)
         self._place = 0
-        self._ahead: deque[tuple[Question, int, int]] = deque()
+        self._orders: dict[int, NDArray[np.int64]] = {}
         self._streams: list[Iterator[Problem]] = [self._stream(cell, 0) for cell in range(len(self._cells))]
+        #: problems that were read from each cell's stream and not yet used, with their prompts
+        self._ahead: list[deque[tuple[Problem, str]]] = [deque() for _ in self._cells]
         self.draw(1)  # what is missing is found here
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """One arm a task and level; its place is (number of the task, level), each scaled to [0, 1]."""
+        names, found = list(self._spec.tasks), []
+        for task, level in self._cells:
+            levels = self._spec.tasks[task]
+            point = (_scaled(names.index(task), 0, len(names) - 1), _scaled(level, min(levels), max(levels)))
+            found.append(Arm(f"{task}/{level}", f"{task}/{level}", float(level), None, point))
+        return tuple(found)
 
     def draw(self, count: int) -> list[Question]:
         """Return the next ``count`` questions."""
-        while len(self._ahead) < count:
-            self._ahead.append(self._question(self._place + len(self._ahead)))
-        return [self._ahead[i][0] for i in range(count)]
+        return self.pick([self._cell(place) for place in range(self._place, self._place + count)])
 
     def advance(self, count: int) -> None:
         """Move the cursor past ``count`` questions."""
-        self.draw(count)
-        for _ in range(count):
-            _, cell, index = self._ahead.popleft()
-            self._next[cell] = index + 1
-        self._place += count
+        self.use([self._cell(place) for place in range(self._place, self._place + count)])
+
+    def pick(self, arms: Sequence[int]) -> list[Question]:
+        """Return the next questions of these cells."""
+        used, found = Counter[int](), []
+        for i, cell in enumerate(arms):
+            ahead = self._ahead[cell]
+            if used[cell] == len(ahead):
+                self._read(cell)
+            found.append(self._question(*ahead[used[cell]], self._place + i))
+            used[cell] += 1
+        return found
+
+    def use(self, arms: Sequence[int]) -> None:
+        """Move the cursors past these cells' questions."""
+        for cell in arms:
+            if not self._ahead[cell]:
+                self._read(cell)
+            self._next[cell] = self._ahead[cell].popleft()[0].index + 1
+        self._place += len(arms)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cursor: how many questions have been used, and from which draw each cell goes on."""
@@ -88,7 +118,7 @@ class _Problems:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved cursor."""
         self._place, self._next = int(state["place"]), [int(index) for index in state["next"]]
-        self._ahead.clear()
+        self._ahead = [deque() for _ in self._cells]
         self._streams = [self._stream(cell, start) for cell, start in enumerate(self._next)]
 
     def _stream(self, cell: int, start: int) -> Iterator[Problem]:
@@ -97,13 +127,22 @@ class _Problems:
         (task, level), seed = self._cells[cell], rng.derive(self._context.seed, "prompts/reasoning")
         return stream(task, level, split="train", seed=seed, style=self._spec.style, start=start)
 
-    def _question(self, place: int) -> tuple[Question, int, int]:
+    def _cell(self, place: int) -> int:
         turn, at = divmod(place, len(self._cells))
-        cell = int(rng.numpy_generator(self._context.seed, "prompts/reasoning/order", turn).permutation(len(self._cells))[at])
-        problem = next(self._streams[cell])
+        if turn not in self._orders:
+            self._orders = {turn: rng.numpy_generator(self._context.seed, "prompts/reasoning/order", turn).permutation(len(self._cells))}
+        return int(self._orders[turn][at])
+
+    def _read(self, cell: int) -> None:
         from outlay.sources.prompts import as_prompts
 
-        text = as_prompts([problem.prompt], self._tokenizer, self._spec.chat)[0]
+        problem = next(self._streams[cell])
+        self._ahead[cell].append((problem, as_prompts([problem.prompt], self._tokenizer, self._spec.chat)[0]))
+
+    def _question(self, problem: Problem, text: str, place: int) -> Question:
         asked = {"task": problem.task, "level": problem.level, "prompt": problem.prompt, "index": problem.index}
-        kind = f"{problem.task}/{problem.level}"
-        return Question(text, problem.answer, place, kind, {"problem": asked}), cell, problem.index
+        return Question(text, problem.answer, place, f"{problem.task}/{problem.level}", {"problem": asked})
+
+
+def _scaled(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from outlay import rng
+from outlay.arms import Arm
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError, MissingExtra, nearest
@@ -62,29 +64,53 @@ class ReasoningGymPrompts:
 
 
 class _Entries:
+    """Question p is of dataset number p modulo their count, unless datasets are picked."""
+
     def __init__(self, spec: ReasoningGymPrompts, names: list[str], datasets: list[Any], tokenizer: Any) -> None:
         self._spec, self._names, self._datasets, self._tokenizer, self._place = spec, names, datasets, tokenizer, 0
+        self._next = [0] * len(names)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """One arm a dataset; nobody says how difficult they are."""
+        return tuple(Arm(name, name) for name in self._names)
 
     def draw(self, count: int) -> list[Question]:
         """Return the next ``count`` questions."""
-        return [self._question(place) for place in range(self._place, self._place + count)]
+        return self.pick(self._turns(count))
 
     def advance(self, count: int) -> None:
         """Move the cursor past ``count`` questions."""
-        self._place += count
+        self.use(self._turns(count))
+
+    def pick(self, arms: Sequence[int]) -> list[Question]:
+        """Return the next questions of these datasets."""
+        used, found = Counter[int](), []
+        for i, which in enumerate(arms):
+            found.append(self._question(which, self._next[which] + used[which], self._place + i))
+            used[which] += 1
+        return found
+
+    def use(self, arms: Sequence[int]) -> None:
+        """Move the cursors past these datasets' questions."""
+        for which in arms:
+            self._next[which] += 1
+        self._place += len(arms)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the cursor."""
-        return {"place": self._place}
+        """Return the cursors."""
+        return {"place": self._place, "next": list(self._next)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved cursor."""
-        self._place = int(state["place"])
+        """Go to saved cursors."""
+        self._place, self._next = int(state["place"]), [int(index) for index in state["next"]]
 
-    def _question(self, place: int) -> Question:
+    def _turns(self, count: int) -> list[int]:
+        return [place % len(self._names) for place in range(self._place, self._place + count)]
+
+    def _question(self, which: int, index: int, place: int) -> Question:
         from outlay.sources.prompts import as_prompts
 
-        index, which = divmod(place, len(self._names))
         entry = self._datasets[which][index]
         text = as_prompts([entry["question"]], self._tokenizer, self._spec.chat)[0]
         name = self._names[which]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from outlay.sources.arrays import Arrays, Columns
-from outlay.sources.base import Batch, Examples, Shuffled, Source, Stream, count_units
+from outlay.sources.base import Batch, Examples, Shuffled, Source, Stream, Watches, count_units
 from outlay.sources.images import Images
+from outlay.sources.mixture import Mixture
 from outlay.sources.pairs import Pairs
 from outlay.sources.preferences import Preferences
 from outlay.sources.reasoning import Reasoning
@@ -22,6 +23,7 @@ METHODS: dict[str, type] = {
     "tool_calls": ToolCalls,
     "reasoning": Reasoning,
     "rollouts": Rollouts,
+    "mixture": Mixture,
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Columns",
     "Examples",
     "Images",
+    "Mixture",
     "Pairs",
     "Preferences",
     "Reasoning",
@@ -42,5 +45,6 @@ __all__ = [
     "Table",
     "Text",
     "ToolCalls",
+    "Watches",
     "count_units",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from outlay.context import Context
 from outlay.errors import InputError
+from outlay.record import Record
 from outlay.rng import numpy_generator
 from outlay.rollout.base import Work
 
@@ -55,10 +56,11 @@ class Actor:
         knobs: the values of this step.
         leave: asked before each piece of generation; True charges it.
         spend: opens an account for the seconds of a ``with`` block.
-        charge: books amounts of counted units on an account.
         prepare: the objective's preparation of the whole batch.
         needs_greedy: whether the likeliest answer to each question is wanted beside the samples.
         needs_demonstrations: whether a row with the reference answer is.
+        progress: share of the stage's budget that had been spent when acting began, in [0, 1].
+        passes: asks leave for forward passes over so many positions, on an account's books; True charges them.
     """
 
     model: nn.Module
@@ -69,6 +71,8 @@ class Actor:
     prepare: Callable[[Batch], Batch]
     needs_greedy: bool = False
     needs_demonstrations: bool = False
+    progress: float = 0.0
+    passes: Callable[[str, float], bool] = lambda account, positions: True
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class Acted:
         cut: whether the budget ended it.
         seen: what was seen of all answers, for the journal: means and counts by name.
         detail: for those who ask, per answer, each of shape (answers,).
+        kinds: by kind of question: ``asked``, ``answers``, ``success`` (mean of what its answers are worth, cut off at 0 and 1) and ``varied``
+            (share of its groups whose answers differ in worth).
+        divided: answers to a question -> how many questions got so many.
+        shares: what a teacher expects each category to get of the next questions; empty without one.
     """
 
     place: int
@@ -88,6 +96,9 @@ class Acted:
     cut: bool
     seen: dict[str, float]
     detail: dict[str, torch.Tensor]
+    kinds: dict[str, dict[str, float]] = field(default_factory=dict)
+    divided: dict[int, int] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -121,6 +132,15 @@ class ActingStream(Stream, Protocol):
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up saved tensors, after ``load_state_dict``."""
+        ...
+
+
+@runtime_checkable
+class Watches(Stream, Protocol):
+    """A stream that follows the run: what it yields next depends on what came of it."""
+
+    def observe(self, record: Record) -> None:
+        """Read the record of a step or an evaluation, on a branch too; what is learnt from it belongs to ``state_dict``."""
         ...
 
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from outlay.allocators import Allocator
 from outlay.catalog import Paper
 from outlay.context import Context
 from outlay.errors import InputError
+from outlay.estimators import Estimator, Windowed
 from outlay.prompts.base import PromptSource, Question, Questions
-from outlay.rewards.base import Reward, Verdict
-from outlay.rewards.combining import combine
+from outlay.record import Record
+from outlay.repairs import Attempt, Group, Repair, Replays
+from outlay.rewards.base import Reward
 from outlay.rewards.panel import Panel
-from outlay.rng import derive, numpy_generator
-from outlay.rollout.base import Completion, Engine, Generator, Request, Sampling
+from outlay.rng import numpy_generator
+from outlay.rollout.base import Completion, Engine, Generator, Sampling
 from outlay.rollout.local import Local
 from outlay.schedules.base import require
-from outlay.sources.answering import answer_of, encode
-from outlay.sources.base import Acted, Actor, Batch, Examples
+from outlay.sources.answering import encode
+from outlay.sources.base import IGNORED, Acted, Actor, Batch, Examples
+from outlay.sources.choosing import Choosing
 from outlay.sources.layout import Row, lay_out
 from outlay.sources.pairs import trimmed
 from outlay.sources.prompts import tokenizer_of
+from outlay.sources.workshop import Generation, divided, outcomes
+from outlay.teachers import Teacher, Uniform
 
+#: what the names of tensors that a repair keeps begin with
+KEPT = "repair/"
 #: questions looked at when a run begins, to learn how long prompts are
 LOOKED_AT = 256
 
@@ -53,9 +63,14 @@ class Rollouts:
         engine: who generates.
         minibatches: updates that share out the answers of one generation, > 0.
         epochs: times that a generation is gone through, > 0.
-        keep: ``varied`` drops groups whose answers are all worth the same, as they teach nothing, and asks further questions in
-            their place; what was dropped stays charged. ``all`` keeps them.
-        rounds: generations at most until enough groups vary, > 0.
+        teacher: who chooses what is asked; the prompts must have arms. None keeps to their own order.
+        estimator: how likely an answer is right before it is generated; teacher and allocator go by it.
+        allocator: how the answers of a generation, ``samples`` times its questions, are divided among them; None for the same number each.
+            Without a teacher arms are then chosen uniformly.
+        least: answers that an allocator gives a question at least, >= 0.
+        most: answers that it gives one at most, >= ``samples``; None for no bound.
+        repair: what becomes of groups whose answers are all worth the same, which teach nothing. None trains on them as they are.
+        watch: evaluations of this name are told to a teacher that learns from them, an arm's being ``<watch>/<arm>``.
     """
 
     title: ClassVar[str] = "Rollouts with rewards"
@@ -73,11 +88,18 @@ class Rollouts:
     engine: Engine = field(default_factory=Local)
     minibatches: int = 1
     epochs: int = 1
-    keep: Literal["all", "varied"] = "all"
-    rounds: int = 3
+    teacher: Teacher | None = None
+    estimator: Estimator = field(default_factory=Windowed)
+    allocator: Allocator | None = None
+    least: int = 0
+    most: int | None = None
+    repair: Repair | None = None
+    watch: str = "exact_match"
 
     def __post_init__(self) -> None:
-        for name in ("samples", "new_tokens", "minibatches", "epochs", "rounds"):
+        require(0 <= self.least <= self.samples, f"least must lie in [0, samples], found {self.least}")
+        require(self.most is None or self.most >= self.samples, f"most must be >= samples, found {self.most}")
+        for name in ("samples", "new_tokens", "minibatches", "epochs"):
             require(getattr(self, name) > 0, f"{name} must be > 0, found {getattr(self, name)}")
         require(self.temperature > 0, f"temperature must be > 0, since samples are what is learnt from, found {self.temperature}")
         require(bool(self.rewards), "rewards must name at least one reward, such as {right: exact}")
@@ -120,6 +142,7 @@ class _Buffer:
         seen: what was seen of them.
         used: updates done on it.
         per_epoch: updates an epoch: fewer than wanted where groups were dropped or cut.
+        arms: of what was looked at for it; None without a teacher.
     """
 
     batch: Batch
@@ -128,21 +151,7 @@ class _Buffer:
     seen: dict[str, float]
     per_epoch: int
     used: int = 0
-
-
-@dataclass
-class _Group:
-    question: Question
-    prompt: tuple[int, ...]
-    completions: list[Completion]
-    greedy: Completion | None
-    values: list[float] = field(default_factory=list)
-    judged: list[bool] = field(default_factory=list)
-    greedy_value: float = 0.0
-
-    @property
-    def varied(self) -> bool:
-        return len({value for value, told in zip(self.values, self.judged, strict=True) if told}) > 1
+    arms: list[int] | None = None
 
 
 class RolloutStream:
@@ -155,6 +164,10 @@ class RolloutStream:
         self._buffer: _Buffer | None = None
         self._generator: Generator | None = None
         self._longest = max(len(prompt) for prompt in encode(questions.draw(LOOKED_AT), self._tokenizer))
+        self._choosing: Choosing | None = None
+        if spec.teacher is not None or spec.allocator is not None:
+            self._choosing = Choosing(questions, spec.teacher or Uniform(), spec.estimator, spec.allocator, context)
+        self._repair = spec.repair.open(context) if spec.repair is not None else None
 
     @property
     def updates(self) -> int:
@@ -169,9 +182,10 @@ class RolloutStream:
         if buffer is None:
             return self.outline(count)
         epoch, turn = divmod(buffer.used, buffer.per_epoch)
-        groups = torch.unique(buffer.batch["group"])
+        groups, sizes = torch.unique(buffer.batch["group"], return_counts=True)
         order = numpy_generator(self._context.seed, f"sources/rollouts/{buffer.place}", epoch).permutation(len(groups))
-        mine = groups[order[len(groups) * turn // buffer.per_epoch : len(groups) * (turn + 1) // buffer.per_epoch]]
+        edges = _edges(sizes.numpy()[order], buffer.per_epoch)
+        mine = groups[order[edges[turn] : edges[turn + 1]]]
         return trimmed({name: column[torch.isin(buffer.batch["group"], mine)] for name, column in buffer.batch.items()})
 
     def advance(self, count: int) -> None:
@@ -181,7 +195,7 @@ class RolloutStream:
             raise RuntimeError("there is nothing to move past: nothing has been generated")
         buffer.used += 1
         if buffer.used == buffer.per_epoch * self._spec.epochs:
-            self._drop(buffer.questions)
+            self._drop(buffer.questions, buffer.arms)
 
     def ready(self) -> bool:
         """Return whether a mini-batch is there."""
@@ -191,39 +205,63 @@ class RolloutStream:
         """Return what was seen of the answers that are being trained on."""
         return dict(self._buffer.seen) if self._buffer is not None else {}
 
+    def observe(self, record: Record) -> None:
+        """Tell a teacher that learns from evaluations of one."""
+        if self._choosing is not None and record.kind == "evaluation":
+            self._choosing.examined(record.metrics, self._spec.watch, record.progress)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the cursor."""
+        """Return the cursor, and what teacher, estimator and repair know."""
         buffer = self._buffer
         kept = None
         if buffer is not None:
-            kept = {name: getattr(buffer, name) for name in ("place", "questions", "seen", "used", "per_epoch")}
-        return {"place": self._place, "questions": self._questions.state_dict(), "buffer": kept}
+            kept = {name: getattr(buffer, name) for name in ("place", "questions", "seen", "used", "per_epoch", "arms")}
+        state = {"place": self._place, "questions": self._questions.state_dict(), "buffer": kept}
+        if self._choosing is not None:
+            state["choosing"] = self._choosing.state_dict()
+        if self._repair is not None:
+            state["repair"] = self._repair.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved cursor; the answers come with ``load_tensors``."""
         self._place = int(state["place"])
         self._questions.load_state_dict(state["questions"])
         self._buffer = _Buffer(batch={}, **state["buffer"]) if state["buffer"] else None
+        if self._choosing is not None:
+            self._choosing.load_state_dict(state["choosing"])
+        if self._repair is not None:
+            self._repair.load_state_dict(state["repair"])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the answers that have not been used up."""
-        return dict(self._buffer.batch) if self._buffer is not None else {}
+        """Return the answers that have not been used up, and those that a repair keeps."""
+        found = dict(self._buffer.batch) if self._buffer is not None else {}
+        if isinstance(self._repair, Replays):
+            found |= {f"{KEPT}{name}": tensor for name, tensor in self._repair.tensors().items()}
+        return found
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up saved answers."""
         if self._buffer is not None:
-            self._buffer.batch = dict(tensors)
+            self._buffer.batch = {name: tensor for name, tensor in tensors.items() if not name.startswith(KEPT)}
+        if isinstance(self._repair, Replays):
+            self._repair.load_tensors({name.removeprefix(KEPT): tensor for name, tensor in tensors.items() if name.startswith(KEPT)})
 
     def outline(self, count: int) -> Batch:
-        """Return ``count`` answers as long as they may become to prompts as long as they were seen, worth 0 and 1 in turns."""
+        """Return ``count`` answers as long as they may become to prompts as long as they were seen, worth 0 and 1 in turns.
+
+        Raises:
+            InputError: when ``count`` is no multiple of ``samples``.
+        """
+        self._check(count)
         length = self._spec.new_tokens
         tokens, logprobs = (self._tokenizer.pad_token_id,) * length, (-1.0,) * length
         prompt = (self._tokenizer.pad_token_id,) * self._longest
         groups = []
-        for start in range(0, count, self._spec.samples):
-            rows = range(min(self._spec.samples, count - start))
-            written = [Completion(0, row, tokens, logprobs, "limit") for row in rows]
-            groups.append(_Group(Question(""), prompt, written, None, [float(row % 2) for row in rows], [True for _ in rows]))
+        for _ in range(0, count, self._spec.samples):
+            written = [Completion(0, row, tokens, logprobs, "limit") for row in range(self._spec.samples)]
+            attempts = [Attempt(prompt, one, float(row % 2), True) for row, one in enumerate(written)]
+            groups.append(Group(Question(""), attempts, greedy=Attempt(prompt, written[0], 0.0, True)))
         return self._assemble(groups, {}, greedy=True, demonstrations=False)
 
     # ---- acting -------------------------------------------------------------------------------------------------------------------------
@@ -234,105 +272,73 @@ class RolloutStream:
         Raises:
             InputError: when ``count`` is no multiple of ``samples``, or a prompt is longer than the model takes.
         """
+        self._check(count)
         spec = self._spec
-        if count % spec.samples:
-            raise InputError(
-                f"an update of {count} answers cannot be made of groups of {spec.samples}; make batch_size a multiple of samples"
-            )
-        place, asked, cut = self._place, 0, False
-        kept: list[_Group] = []
-        every: list[_Group] = []
-        told: dict[str, list[Verdict]] = {name: [] for name in spec.rewards}
+        if self._generator is None:
+            self._generator = spec.engine.open(actor.model, actor.context)
         wanted = count // spec.samples * spec.minibatches
-        for _ in range(spec.rounds):
-            questions = self._questions.draw(asked + wanted - len(kept))[asked:]
-            groups, cut = self._generate(questions, place + asked, actor)
-            asked += len(questions)
-            with actor.spend("reward"):
-                for name, verdicts in self._judge(groups, actor).items():
-                    told[name] += verdicts
-            every += groups
-            kept += [group for group in groups if spec.keep == "all" or group.varied]
-            if cut or len(kept) == wanted:
-                break
-        seen = self._statistics(every, kept, told)
-        per_epoch = min(spec.minibatches, len(kept) * spec.samples // count) if cut else min(spec.minibatches, len(kept))
+        work = Generation(
+            spec, self._questions, self._choosing, self._panel, self._generator, self._tokenizer, self._context.seed, actor, self._place
+        )
+        kept = work.ask(wanted)
+        if self._repair is not None and not work.cut:
+            kept = self._repair.mend(kept, wanted, work)
+        cut = work.cut
+        per_epoch = min(spec.minibatches, len(kept))
         if cut:
-            kept = kept[: per_epoch * count // spec.samples]
-        detail = self._detail(every)
+            per_epoch = min(spec.minibatches, sum(len(group.attempts) for group in kept) // count)
+            kept = _within(kept, per_epoch * count)
+        acted = self._acted(work, kept, actor)
+        arms = list(work.looked) if self._choosing is not None else None
         if per_epoch == 0:  # nothing to learn from: the questions have been used all the same, unless the budget ended
             if not cut:
-                self._drop(asked)
-            return Acted(place, asked, cut, seen, detail)
+                self._learn(work, {})
+                self._drop(work.asked, arms)
+            return acted
         batch = self._assemble(kept, actor.knobs, actor.needs_greedy, actor.needs_demonstrations)
-        self._buffer = _Buffer(actor.prepare(batch), place, asked, seen, per_epoch)
-        return Acted(place, asked, cut, seen, detail)
+        made = actor.prepare(batch)
+        self._learn(work, _advantages(kept, batch, made))
+        if isinstance(self._repair, Replays):
+            made = self._repair.replay(made, self._tokenizer.pad_token_id, work.rng)
+        self._buffer = _Buffer(made, acted.place, work.asked, acted.seen, per_epoch, arms=arms)
+        return acted
 
-    def _drop(self, questions: int) -> None:
-        self._questions.advance(questions)
+    def _check(self, count: int) -> None:
+        if count % self._spec.samples:
+            raise InputError(
+                f"an update of {count} answers cannot be made of groups of {self._spec.samples}; make batch_size a multiple of samples"
+            )
+
+    def _learn(self, work: Generation, advantages: dict[int, tuple[float, ...]]) -> None:
+        if self._choosing is not None:
+            self._choosing.learn(work.chosen, outcomes(work, advantages))
+
+    def _drop(self, questions: int, arms: Sequence[int] | None) -> None:
+        if self._choosing is not None and arms is not None:
+            self._choosing.use(arms)
+        else:
+            self._questions.advance(questions)
         self._place += questions
         self._buffer = None
 
-    def _generate(self, questions: Sequence[Question], place: int, actor: Actor) -> tuple[list[_Group], bool]:
-        """Return the groups whose answers are all there, and whether the budget cut the others off."""
-        spec, knobs = self._spec, actor.knobs
-        if self._generator is None:
-            self._generator = spec.engine.open(actor.model, actor.context)
-        prompts = encode(questions, self._tokenizer)
-        limit = max(1, round(knobs.get("token_limit", spec.new_tokens)))
-        sampling = Sampling(knobs.get("temperature", spec.temperature), knobs.get("top_p", spec.top_p), spec.top_k, tuple(spec.stop))
-        seed = derive(self._context.seed, "sources/rollouts")
-        requests = [Request(prompt, spec.samples, limit, place + i) for i, prompt in enumerate(prompts)]
-        with actor.spend("rollout"):
-            written = self._generator.generate(requests, sampling, seed=seed, leave=actor.leave)
-            likeliest: list[Completion | None] = [None] * len(requests)
-            if actor.needs_greedy:
-                once = [replace(request, samples=1) for request in requests]
-                likeliest = list(self._generator.generate(once, replace(sampling, temperature=0.0), seed=seed, leave=actor.leave))
-        groups = [
-            _Group(question, prompt, written[i * spec.samples : (i + 1) * spec.samples], likeliest[i])
-            for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))
-        ]
-        whole = [
-            group for group in groups if all(one.ended != "cut" for one in [*group.completions, *([group.greedy] if group.greedy else [])])
-        ]
-        return whole, len(whole) < len(groups)
-
-    def _judge(self, groups: Sequence[_Group], actor: Actor) -> dict[str, list[Verdict]]:
-        """Set the groups' values and return all verdicts on samples, by reward."""
-        limit = max(1, round(actor.knobs.get("token_limit", self._spec.new_tokens)))
-        weights = {name: actor.knobs.get(f"reward_{name}", 1.0) for name in self._spec.rewards}
-        answers = [answer_of(group.question, one, self._tokenizer, limit) for group in groups for one in group.completions]
-        told = self._panel.verdicts(answers)
-        values, judged = combine(told, weights)
-        for i, group in enumerate(groups):
-            mine = slice(i * self._spec.samples, (i + 1) * self._spec.samples)
-            group.values, group.judged = list(values[mine]), list(judged[mine])
-        if actor.needs_greedy and groups:
-            likeliest = [answer_of(group.question, group.greedy, self._tokenizer, limit) for group in groups if group.greedy is not None]
-            found, known = combine(self._panel.verdicts(likeliest), weights)
-            for group, value, was_judged in zip(groups, found, known, strict=True):
-                group.greedy_value = value
-                if not was_judged:  # nothing to compare with
-                    group.judged = [False] * len(group.judged)
-        return told
-
-    def _assemble(self, groups: Sequence[_Group], knobs: Mapping[str, float], greedy: bool, demonstrations: bool) -> Batch:
+    def _assemble(self, groups: Sequence[Group], knobs: Mapping[str, float], greedy: bool, demonstrations: bool) -> Batch:
         """Lay the groups out as a batch."""
         rows: list[Row] = []
         temperature = knobs.get("temperature", self._spec.temperature)
         limit = knobs.get("token_limit", float(self._spec.new_tokens))
         for number, group in enumerate(groups):
-            for one, value, told in zip(group.completions, group.values, group.judged, strict=True):
-                ended = one.ended in ("end", "stop")
-                rows.append(Row(group.prompt, one.tokens, one.logprobs, number, value, told, ended, group.greedy_value, False))
+            likeliest = group.greedy.value if group.greedy is not None else 0.0
+            for one in group.attempts:
+                written = one.completion
+                ended = written.ended in ("end", "stop")
+                rows.append(Row(one.prompt, written.tokens, written.logprobs, number, one.value, one.judged, ended, likeliest, False))
             if demonstrations:
                 if not group.question.reference:
                     raise InputError(
                         f"the question {group.question.text[:60]!r} has no reference, which its objective wants as a demonstration"
                     )
                 answer = (*self._tokenizer(group.question.reference, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id)
-                rows.append(Row(group.prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, group.greedy_value, True))
+                rows.append(Row(group.attempts[0].prompt, answer, (0.0,) * len(answer), number, 0.0, True, True, likeliest, True))
         batch = lay_out(rows, self._tokenizer.pad_token_id)
         batch["temperature"] = torch.full((len(rows),), temperature)
         batch["limit"] = torch.full((len(rows),), round(limit), dtype=torch.long)
@@ -344,30 +350,93 @@ class RolloutStream:
 
     # ---- what was seen ------------------------------------------------------------------------------------------------------------------
 
-    def _statistics(self, every: Sequence[_Group], kept: Sequence[_Group], told: Mapping[str, Sequence[Verdict]]) -> dict[str, float]:
-        values = [value for group in every for value, known in zip(group.values, group.judged, strict=True) if known]
-        written = [one for group in every for one in group.completions]
+    def _acted(self, work: Generation, kept: Sequence[Group], actor: Actor) -> Acted:
+        shares = self._choosing.shares(work.place, actor.progress) if self._choosing is not None else {}
+        seen = self._statistics(work, kept)
+        return Acted(work.place, work.asked, work.cut, seen, _detail(work.every), _by_kind(work.every), divided(work.every), shares)
+
+    def _statistics(self, work: Generation, kept: Sequence[Group]) -> dict[str, float]:
+        values = [value for group in work.every for value in group.values]
+        attempts = [one for group in work.every for one in group.attempts]
         seen = {
-            "reward": _mean(values), "unjudged": float(sum(not known for group in every for known in group.judged)),
-            "length": _mean([float(len(one.tokens)) for one in written]), "ended": _mean([float(one.ended != "limit") for one in written]),
-            "varied": _mean([float(group.varied) for group in every]),
-            "rollouts_generated": float(len(written)), "rollouts_trained": float(sum(len(group.completions) for group in kept)),
+            "reward": _mean(values), "unjudged": float(sum(not one.judged for one in attempts)),
+            "length": _mean([float(len(one.completion.tokens)) for one in attempts]),
+            "ended": _mean([float(one.completion.ended != "limit") for one in attempts]),
+            "varied": _mean([float(group.varied) for group in work.every]),
+            "rollouts_generated": float(work.generated), "rollouts_trained": float(sum(len(group.attempts) for group in kept)),
         }  # fmt: skip
-        for name, verdicts in told.items():
+        if self._repair is not None:
+            seen["hinted"] = _mean([group.hinted for group in kept])
+            seen["varied_after_repair"] = _mean([float(group.varied) for group in kept])
+        for name, verdicts in work.told.items():
             judged = [verdict for verdict in verdicts if verdict.outcome != "unjudged"]
             seen[f"passed/{name}"] = _mean([float(verdict.outcome == "passed") for verdict in judged])
-            if len(told) > 1:
+            if len(work.told) > 1:
                 seen[f"reward/{name}"] = _mean([verdict.value for verdict in judged])
         return seen
 
-    def _detail(self, every: Sequence[_Group]) -> dict[str, torch.Tensor]:
-        rows = [(group, i) for group in every for i in range(len(group.completions))]
-        return {
-            "place": torch.tensor([group.question.place for group, _ in rows], dtype=torch.long),
-            "reward": torch.tensor([group.values[i] for group, i in rows]),
-            "judged": torch.tensor([group.judged[i] for group, i in rows], dtype=torch.bool),
-            "length": torch.tensor([len(group.completions[i].tokens) for group, i in rows], dtype=torch.long),
+
+def _edges(sizes: NDArray[np.int64], parts: int) -> list[int]:
+    """Return where groups of these sizes are cut into ``parts`` of about as many answers, none of them empty; ``len(sizes)`` >= ``parts``."""
+    ends, edges = np.cumsum(sizes), [0]
+    for part in range(1, parts):
+        fair = int(np.searchsorted(ends, ends[-1] * part // parts, side="right"))
+        edges.append(min(max(fair, edges[-1] + 1), len(sizes) - (parts - part)))
+    return [*edges, len(sizes)]
+
+
+def _within(groups: Sequence[Group], answers: int) -> list[Group]:
+    """Return the first groups that hold so many answers at most."""
+    found: list[Group] = []
+    for group in groups:
+        answers -= len(group.attempts)
+        if answers < 0:
+            break
+        found.append(group)
+    return found
+
+
+def _advantages(groups: Sequence[Group], before: Batch, made: Batch) -> dict[int, tuple[float, ...]]:
+    """Return the advantages of each group's judged answers, the mean over an answer's tokens, by the group's ``id``; nothing where the objective
+    knows none, or has dropped rows."""
+    if "advantage" not in made or len(made["labels"]) != len(before["labels"]):
+        return {}
+    mask = made["labels"] != IGNORED
+    of_rows = ((made["advantage"] * mask).sum(1) / mask.sum(1).clamp(min=1)).tolist()
+    usual = before["demonstration"].logical_not() if "demonstration" in before else torch.ones(len(mask), dtype=torch.bool)
+    found: dict[int, tuple[float, ...]] = {}
+    for number, group in enumerate(groups):
+        rows = torch.nonzero((before["group"] == number) & usual & before["judged"]).squeeze(1).tolist()
+        if not group.hinted:
+            found[id(group)] = tuple(of_rows[row] for row in rows)
+    return found
+
+
+def _by_kind(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
+    """Return what was asked and what came of it by kind of question."""
+    kinds: dict[str, list[Group]] = {}
+    for group in groups:
+        kinds.setdefault(group.question.kind, []).append(group)
+    return {
+        kind: {
+            "asked": float(len(mine)),
+            "answers": float(sum(len(group.attempts) for group in mine)),
+            "success": _mean([group.rate for group in mine if group.values]),
+            "varied": _mean([float(group.varied) for group in mine]),
         }
+        for kind, mine in sorted(kinds.items())
+    }
+
+
+def _detail(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
+    rows = [(group, one) for group in groups for one in group.attempts]
+    return {
+        "place": torch.tensor([group.question.place for group, _ in rows], dtype=torch.long),
+        "arm": torch.tensor([group.arm for group, _ in rows], dtype=torch.long),
+        "reward": torch.tensor([one.value for _, one in rows]),
+        "judged": torch.tensor([one.judged for _, one in rows], dtype=torch.bool),
+        "length": torch.tensor([len(one.completion.tokens) for _, one in rows], dtype=torch.long),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -24,7 +24,7 @@ ROLLOUT, PREPARE = "rollout", "prepare"
 FRUITLESS = 20
 
 
-def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
+def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping[str, float], count: int, progress: float) -> bool:
     """Let a stream that acts make its examples when there are none; return False when the budget ended before there were any.
 
     Streams that do not act always have some.
@@ -38,15 +38,17 @@ def act_if_needed(run: Spending, stage_run: StageRun, pace: Pace, knobs: Mapping
     for _ in range(FRUITLESS):
         if stream.ready():
             return True
-        if not _act(run, stage_run, stream, pace, knobs, count):
+        if not _act(run, stage_run, stream, pace, knobs, count, progress):
             return stream.ready()
     if stream.ready():
         return True
     why = f"{FRUITLESS} generations in a row left nothing to learn from: no group's answers differed in worth"
-    raise RunFailed(f"{why}; begin with easier questions, longer supervised training, or keep: all")
+    raise RunFailed(f"{why}; begin with easier questions, longer supervised training, or no repair that drops groups")
 
 
-def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int) -> bool:
+def _act(
+    run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, knobs: Mapping[str, float], count: int, progress: float
+) -> bool:
     """Act once; return whether the budget bears more of it."""
     meter, assembly = run.meter, run.assembly
     kept = _update_cost(run, stage_run, stream, count)
@@ -67,6 +69,15 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
         meter.charge(account or ROLLOUT, **{unit: amount for unit, amount in amounts.items() if amount})
         return True
 
+    def passes(of: str, positions: float) -> bool:
+        nonlocal calls
+        flops = run.flops_per_position * positions
+        if not pace.leaves({**kept, "flops": kept.get("flops", 0.0) + flops}, stage_run.tail.expected(), place, calls):
+            return False
+        calls += 1
+        meter.charge(account or of, flops=flops)
+        return True
+
     def prepare(batch: Batch) -> Batch:
         # from here on nothing more is generated
         with meter.spend(account or PREPARE):
@@ -78,15 +89,17 @@ def _act(run: Spending, stage_run: StageRun, stream: ActingStream, pace: Pace, k
     account = stage_run.branch.branch.account if stage_run.branch is not None else None
     actor = Actor(
         assembly.plain_module, assembly.context, knobs, leave, lambda name: meter.spend(account or name), prepare,
-        getattr(stage_run.objective, "needs_greedy", False), getattr(stage_run.objective, "needs_demonstrations", False),
+        getattr(stage_run.objective, "needs_greedy", False), getattr(stage_run.objective, "needs_demonstrations", False), progress, passes,
     )  # fmt: skip
     run.display.doing(ROLLOUT)
     with meter.spend(account or ROLLOUT):
         acted = stream.act(count, actor)
     cut = {"cut": calls} if acted.cut else {}
     run.journal.write(
-        "rollout", step=run.step + 1, stage=stage_run.stage.name, place=acted.place, questions=acted.questions, seen=acted.seen, **cut
-    )
+        "rollout", step=run.step + 1, stage=stage_run.stage.name, progress=progress, place=acted.place, questions=acted.questions,
+        seen=acted.seen, kinds=acted.kinds, divided={str(answers): count for answers, count in acted.divided.items()},
+        **({"shares": acted.shares} if acted.shares else {}), **cut,
+    )  # fmt: skip
     stage_run.detail = acted.detail
     if acted.cut:
         left = "what fills an update is trained on" if stream.ready() else "nothing is left to train on, so what it took is lost"

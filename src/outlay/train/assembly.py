@@ -27,7 +27,7 @@ from outlay.models.base import Loaded
 from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.planning.cost import Cost, Costs
 from outlay.planning.text import size
-from outlay.sources.base import ActingStream, Batch, Stream
+from outlay.sources.base import ActingStream, Batch, Stream, Watches
 from outlay.train.companions import Frozen, attach, belongs, bound, turn_to
 from outlay.train.measuring import Measuring
 from outlay.train.pace import Tail
@@ -257,11 +257,14 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
 
 
 def observe(stage_run: StageRun, record: Any) -> None:
-    """Let every controller of the stage read a record; the one that asked for a branch is told of it when it has ended."""
+    """Let every controller of the stage read a record, and the stream where it watches; the controller that asked for a branch is told of it when
+    it has ended."""
     asked = stage_run.knobs[stage_run.branch.knob].schedule if stage_run.branch is not None else None
     for part in stage_run.controllers:
         if part is not asked:
             part.observe(record)
+    if isinstance(stage_run.stream, Watches):
+        stage_run.stream.observe(record)
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------------------------

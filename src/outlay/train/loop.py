@@ -92,7 +92,7 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         knobs = set_knobs(run.assembly, stage_run, go.progress)
         count = max(1, round(knobs.get("batch_size", stage_run.stage.batch_size)))
         account = stage_run.branch.branch.account if stage_run.branch is not None else None
-        if not act_if_needed(run, stage_run, pace, knobs, count):
+        if not act_if_needed(run, stage_run, pace, knobs, count, go.progress):
             if stage_run.branch is None:
                 return "spent"
             land(run, stage_run, pace)
