@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from outlay.arms import Arm, FloatArray, IntArray, Outcome
 from outlay.context import Context
@@ -50,7 +50,10 @@ class Estimates(Protocol):
 class Estimator(Protocol):
     """Describes how success rates are estimated."""
 
-    reads: ClassVar[Reads]
+    @property
+    def reads(self) -> Reads:
+        """What it reads of a question: the same for all questions of a run."""
+        ...
 
     def open(self, arms: Sequence[Arm], context: Context) -> Estimates:
         """Return estimates over the arms that know nothing yet; draws of its own come from named streams of ``context.seed``."""

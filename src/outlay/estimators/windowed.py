@@ -18,11 +18,12 @@ from outlay.schedules.base import require
 @dataclass(frozen=True)
 class Windowed:
     """Rate = mean success of the latest visit if it had at least ``window`` answers, else of the latest ``window`` answers, walking back
-    through earlier visits. Unknown until ``least`` answers have been judged.
+    through earlier visits. Unknown until ``least`` answers have been judged. A visit is all that one update brings of an arm: the paper's
+    arms are single questions, and an arm of many questions is visited by all of them at once.
 
     Args:
         window: answers that are enough, > 0.
-        least: answers below which an arm counts as unknown, > 0.
+        least: answers, of all visits together, below which an arm counts as unknown, > 0.
     """
 
     title: ClassVar[str] = "Window over the latest answers"
@@ -49,14 +50,14 @@ class WindowedEstimates:
     arms: int
     _latest: dict[int, list[float]] = field(default_factory=dict)
     _judged: dict[int, int] = field(default_factory=dict)
+    _rates: FloatArray = field(init=False)  # follows from the two above; a pool may have many more arms than a batch has questions
+
+    def __post_init__(self) -> None:
+        self._rates = np.full(self.arms, np.nan)
 
     def rates(self) -> FloatArray:
         """Return the mean over each arm's window."""
-        found = np.full(self.arms, np.nan)
-        for arm, latest in self._latest.items():
-            if self._judged[arm] >= self.spec.least:
-                found[arm] = sum(latest) / len(latest)
-        return found
+        return self._rates.copy()
 
     def seen(self) -> FloatArray:
         """Return how many answers lie in each arm's window."""
@@ -67,22 +68,40 @@ class WindowedEstimates:
 
     def of(self, arms: IntArray, features: FloatArray | None) -> FloatArray:
         """Return the rate of each question's arm."""
-        return self.rates()[arms]
+        return self._rates[arms]
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
-        """Put each question's answers at the end of its arm's window."""
+        """Put each arm's answers at the end of its window."""
+        visits: dict[int, list[float]] = {}
         for one in outcomes:
             if one.rewards:
-                visit = list(one.successes)
-                whole = visit if len(visit) >= self.spec.window else [*self._latest.get(one.arm, []), *visit][-self.spec.window :]
-                self._latest[one.arm] = whole
-                self._judged[one.arm] = self._judged.get(one.arm, 0) + len(visit)
+                visits.setdefault(one.arm, []).extend(one.successes)
+        for arm, visit in visits.items():
+            whole = visit if len(visit) >= self.spec.window else [*self._latest.get(arm, []), *visit][-self.spec.window :]
+            self._latest[arm] = whole
+            self._judged[arm] = self._judged.get(arm, 0) + len(visit)
+            self._rate(arm)
+
+    def _rate(self, arm: int) -> None:
+        if self._judged[arm] >= self.spec.least:
+            self._rates[arm] = sum(self._latest[arm]) / len(self._latest[arm])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the windows and counts."""
-        return {"latest": sorted(self._latest.items()), "judged": sorted(self._judged.items())}
+        return {
+            "latest": [[arm, list(latest)] for arm, latest in sorted(self._latest.items())],
+            "judged": [[arm, count] for arm, count in sorted(self._judged.items())],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up saved windows."""
         self._latest = {int(arm): [float(value) for value in latest] for arm, latest in state["latest"]}
         self._judged = {int(arm): int(count) for arm, count in state["judged"]}
+        self._rates = np.full(self.arms, np.nan)
+        for arm in self._latest:
+            self._rate(arm)
+
+
+def lately(arms: Sequence[Arm]) -> WindowedEstimates:
+    """Return the mean over each arm's latest 16 answers, known from the first on: what estimators of single questions say of whole arms."""
+    return WindowedEstimates(Windowed(least=1), len(arms))

@@ -22,6 +22,7 @@ from outlay.testing.plain import (
 from outlay.testing.simulators import river_valley_loss
 
 if TYPE_CHECKING:
+    from outlay.testing.estimators import check_estimator
     from outlay.testing.evaluations import check_exam
     from outlay.testing.models import check_model
     from outlay.testing.objectives import check_objective
@@ -44,6 +45,7 @@ _WITH_TORCH = {
     "check_anchor": "parts",
     "check_denominator": "parts",
     "check_engine": "rollout",
+    "check_estimator": "estimators",
     "check_exam": "evaluations",
     "check_likelihood": "parts",
     "check_model": "models",
@@ -63,6 +65,7 @@ __all__ = [
     "check_controller",
     "check_denominator",
     "check_engine",
+    "check_estimator",
     "check_exam",
     "check_likelihood",
     "check_model",
