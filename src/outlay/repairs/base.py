@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ import torch
 from outlay.context import Context
 from outlay.prompts.base import Question
 from outlay.rollout.base import Completion
-from outlay.sources.base import Batch
+
+if TYPE_CHECKING:  # sources read repairs
+    from outlay.sources.base import Batch
 
 
 @dataclass
@@ -116,6 +118,8 @@ class Workshop(Protocol):
 
     def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
         """Return judged groups of new answers to these questions, whose texts may have been changed; judges see the question as it is given here.
+        Groups come in the questions' order, hold the questions as given, and are of arm -1 unless the shop knows better. An answer's ``prompt`` is
+        all that it was generated from, ``begun`` included. The same question asked again is answered anew, by other random streams.
 
         Args:
             questions: what is asked.
@@ -126,7 +130,8 @@ class Workshop(Protocol):
         ...
 
     def write(self, prompts: Sequence[tuple[int, ...]], samples: int, limit: int) -> list[list[Completion]]:
-        """Return unjudged completions of bare tokens, ``samples`` of each; empty when the budget has ended."""
+        """Return unjudged completions of bare tokens, ``samples`` of each, all of them whole; empty when the budget has ended. The same prompt given
+        again is continued anew."""
         ...
 
     def judge(self, question: Question, texts: Sequence[str]) -> list[tuple[float, bool]]:

@@ -17,7 +17,7 @@ from outlay.errors import InputError
 from outlay.estimators import Estimator, Windowed
 from outlay.prompts.base import PromptSource, Question, Questions
 from outlay.record import Record
-from outlay.repairs import Attempt, Group, Repair, Replays
+from outlay.repairs.base import Attempt, Group, Repair, Replays
 from outlay.rewards.base import Reward
 from outlay.rewards.panel import Panel
 from outlay.rng import numpy_generator
