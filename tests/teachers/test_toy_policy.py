@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from outlay.arms import Arm, FloatArray, IntArray, Outcome
 from outlay.context import Context
-from outlay.repairs import Refill
+from outlay.repairs import Easier, Refill, Replay
 from outlay.rng import numpy_generator
 from outlay.teachers import Uniform
 from outlay.teachers.base import Asking, Stateless, drawn, even, softmax
-from outlay.testing.toy_policy import ToyLaw, ToyResult, run_toy
+from outlay.testing.toy_policy import ToyLaw, ToyReplay, ToyResult, run_toy
 
 SEEDS = (0, 1, 2)
 
@@ -187,6 +188,39 @@ def test_thrown_away_rollouts_are_charged_and_told() -> None:
     kept = sum(len(one.rewards) for one in told if 0 < one.rate < 1)
     assert 0 < result.trained <= kept < 5120
     assert result.updates < 20
+
+
+def test_easier_questions_take_the_place_of_failed_ones() -> None:
+    plain, eased = (run_toy(Uniform(), repair=repair, rollouts=6400) for repair in (None, Easier()))
+    assert eased.spent[-1] == 6400
+    assert eased.updates < plain.updates == 25
+    assert eased.shares[3] > 1.2 * plain.shares[3] > 1.2 * eased.shares[4]
+
+
+def test_replay_is_known_to_be_the_strongest() -> None:
+    results = [run_toy(Uniform(), repair=Replay(), seed=seed) for seed in SEEDS]
+    assert mean_area(results) == pytest.approx(0.922, abs=0.03)
+    assert all(one.trained == 25_600 for one in results)
+
+
+def test_replay_draws_as_the_catalog_does() -> None:
+    ours, theirs = ToyReplay(0.5, 12), Replay(0.5, 12).open(Context(0))
+    for step in range(6):
+        rng = numpy_generator(0, "rows", step)
+        rows = np.stack([rng.integers(600, size=16), rng.integers(2, size=16), rng.normal(size=16), rng.random(16)], 1)
+        rows[rng.random(16) < (1.0 if step == 0 else 0.6), 2] = 0.0
+        batch = {
+            "input_ids": torch.from_numpy(np.stack([rows[:, 0] + 3, rows[:, 1] + 1], 1)).long(),
+            "attention_mask": torch.ones(16, 2, dtype=torch.long),
+            "labels": torch.from_numpy(np.stack([np.full(16, -100), rows[:, 1] + 1], 1)).long(),
+            "group": torch.arange(16),
+            "advantage": torch.from_numpy(np.stack([np.zeros(16), rows[:, 2]], 1)),
+            "behaviour": torch.from_numpy(np.stack([np.zeros(16), rows[:, 3]], 1)),
+        }
+        found = theirs.replay(batch, 0, numpy_generator(1, "replay", step))
+        expected = ours.replay(rows, numpy_generator(1, "replay", step))
+        columns = [found["input_ids"][:, 0] - 3, found["labels"][:, 1] - 1, found["advantage"][:, 1], found["behaviour"][:, 1]]
+        assert np.array_equal(expected, np.stack([column.numpy() for column in columns], 1))
 
 
 def test_advantages() -> None:

@@ -24,6 +24,7 @@ from outlay.schedules.base import require
 from outlay.teachers.base import Asking, Examined, Ranks, Screens, Teacher
 
 if TYPE_CHECKING:
+    from outlay.prompts.base import Question
     from outlay.repairs.base import Group, Repair
 
 #: what the arms are: every prompt one, or every level one, whose prompts are drawn evenly
@@ -195,8 +196,8 @@ def run_toy(
     Every rollout generated is charged: the greedy ones of ``remax``, those that are thrown away and those of examinations too. The last batch
     is as large as the budget bears, and what makes no whole group is spent and lost.
 
-    Repairs that replay see each rollout as a row of one token, and what they put in is weighed by the ratio of its likelihoods now and then,
-    cut off as in PPO at 0.2. Repairs that give hints need hints, which there are none of here.
+    Replayed rollouts are weighed by the ratio of their likelihoods now and then, cut off as in PPO at 0.2; the catalog's replay is stood in for by
+    ``ToyReplay``. Repairs that give hints need hints, which there are none of here.
 
     Args:
         teacher: chooses among the arms.
@@ -268,6 +269,34 @@ class _Answers:
         return np.where(spreads[owner] > 1e-9, (self.rewards - means[owner]) / np.maximum(spreads[owner], 1e-9), 0.0)
 
 
+@dataclass
+class ToyReplay:
+    """``repairs/replay`` over rows of numbers in place of tensors, by the same rules and with the same draws.
+
+    Args:
+        alpha: as there.
+        capacity: as there.
+        stored: rows that taught, (stored, 4): item, reward, advantage, likelihood when it was sampled.
+    """
+
+    alpha: float
+    capacity: int | None
+    stored: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
+
+    def replay(self, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return the rows with those of advantage 0 replaced by stored ones."""
+        from outlay.repairs.replay import chances
+
+        silent = rows[:, 2] == 0
+        self.stored = np.concatenate([self.stored, rows[~silent]])[-(self.capacity or max(1, len(rows) // 2)) :]
+        if not silent.any() or not len(self.stored):
+            return rows
+        odds = chances(np.abs(self.stored[:, 2]).tolist(), self.alpha)
+        found = rows.copy()
+        found[silent] = self.stored[rng.choice(len(self.stored), size=int(silent.sum()), p=odds)]
+        return found
+
+
 def _edges(sizes: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -302,7 +331,8 @@ class _Toy:
         arms = self.pool.arms(self.over)
         self.lessons = self.teacher.open(arms, context)
         self.estimates = self.estimator.open(arms, context)
-        self.mending = self.repair.open(context) if self.repair is not None else None
+        self.memory = self._memory()
+        self.mending = self.repair.open(context) if self.repair is not None and self.memory is None else None
         self.members = [np.flatnonzero(self.pool.levels == level) for level in range(self.law.levels)]
         self.answering = self._stream("answers")
         self.drawing = self._stream("prompts")
@@ -314,6 +344,14 @@ class _Toy:
 
     def _stream(self, name: str, counter: int = 0) -> np.random.Generator:
         return numpy_generator(self.seed, f"toy/{name}", counter)
+
+    def _memory(self) -> ToyReplay | None:
+        """Return what stands in for the catalog's replay, where that is the repair."""
+        if self.repair is None:
+            return None
+        from outlay.repairs.replay import Replay
+
+        return ToyReplay(self.repair.alpha, self.repair.capacity) if isinstance(self.repair, Replay) else None
 
     def _angles(self) -> FloatArray:
         """Return what stands in for the angle concentration of each question: falls with difficulty, and correlates with it by about -0.9."""
@@ -348,11 +386,11 @@ class _Toy:
         """Generate a batch, learn from it, and return the length of the update."""
         self.generated = []
         count = min(self.batch, self.left // self._cost)
-        answers = self._generate(*self._pick(count), divide=True) if count else None
+        answers = self._generate(*self._pick(count)) if count else None
         if answers is None:
             self.spent = self.budget
             return 0.0
-        if self.mending is not None and not hasattr(self.mending, "replay"):
+        if self.mending is not None:
             answers = self._mended(answers)
         if self.left < self._cost:
             self.spent = self.budget
@@ -385,8 +423,10 @@ class _Toy:
         owner = answers.owner
         items, rewards, advantages = answers.items[owner], answers.rewards, answers.advantages(self.objective)
         weight = advantages * (rewards - answers.p[owner])
-        if hasattr(self.mending, "replay"):
-            items, rewards, advantages, before = self._replayed(items, rewards, advantages, answers.p[owner], owner)
+        if self.memory is not None:
+            rows = np.stack([items, rewards, advantages, np.where(rewards > 0, answers.p[owner], 1 - answers.p[owner])], 1)
+            rows = self.memory.replay(rows, self._stream("replay", self.askings))
+            items, (rewards, advantages, before) = rows[:, 0].astype(np.int64), rows[:, 1:].T
             p = self.pool.success(self.weights)[items]
             ratio = np.where(rewards > 0, p, 1 - p) / before
             cut = np.where(advantages > 0, ratio > 1 + CLIP, ratio < 1 - CLIP)
@@ -394,38 +434,6 @@ class _Toy:
         self.trained += len(rewards)
         sums = np.bincount(items, weight, len(self.pool.levels))
         return np.asarray(sums @ self.pool.features / (self.batch * self.samples), np.float64)
-
-    def _replayed(
-        self, items: IntArray, rewards: FloatArray, advantages: FloatArray, p: FloatArray, owner: IntArray
-    ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        """Return items, rewards, advantages and likelihoods when sampled of the rows that a repair leaves, each a prompt and an answer token."""
-        import torch
-
-        rows = len(items)
-        ones, blank = torch.ones(rows), torch.zeros(rows, dtype=torch.float64)
-        worth, likely = torch.from_numpy(rewards), torch.from_numpy(np.log(np.where(rewards > 0, p, 1 - p)))
-        token = worth.long() + 1
-        batch = {
-            "input_ids": torch.stack([torch.from_numpy(items) + 3, token], 1),
-            "attention_mask": torch.ones(rows, 2, dtype=torch.long),
-            "labels": torch.stack([torch.full((rows,), -100), token], 1),
-            "group": torch.from_numpy(owner),
-            "reward": worth,
-            "judged": ones.bool(),
-            "ended": ones.bool(),
-            "limit": ones.long(),
-            "temperature": ones,
-            "behaviour": torch.stack([blank, likely], 1),
-            "old": torch.stack([blank, likely], 1),
-            "advantage": torch.stack([blank, torch.from_numpy(advantages)], 1),
-        }
-        found = self.mending.replay(batch, 0, self._stream("replay", self.askings))  # type: ignore[union-attr]
-        return (
-            found["input_ids"][:, 0].numpy() - 3,
-            found["labels"][:, 1].numpy() - 1.0,
-            found["advantage"][:, 1].numpy(),
-            np.exp(found["behaviour"][:, 1].numpy()),
-        )
 
     # ---- choosing and answering --------------------------------------------------------------------------------------------------------
 
@@ -466,11 +474,11 @@ class _Toy:
         self.by_level += np.bincount(self.pool.levels[items], sizes, self.law.levels)
         return (self.answering.random(int(sizes.sum())) < np.repeat(p, sizes)).astype(np.float64), p
 
-    def _generate(self, arms: IntArray, items: IntArray, divide: bool = False) -> _Answers:
-        """Return answers to prompts, ``samples`` each or as the allocator divides them."""
+    def _generate(self, arms: IntArray, items: IntArray, samples: int | None = None) -> _Answers:
+        """Return answers to prompts: so many each, or what the allocator gives them."""
         count = len(items)
-        sizes = np.full(count, self.samples, np.int64)
-        if self.allocator is None or not divide:
+        sizes = np.full(count, self.samples if samples is None else samples, np.int64)
+        if self.allocator is None or samples is not None:
             rewards, p = self._answer(items, sizes)
         else:
             rewards, p, sizes = self._divided(self.allocator, arms, items)
@@ -533,28 +541,44 @@ class _Toy:
     def ask(self, count: int) -> list[Group]:
         """Generate further groups: what a repair's workshop does."""
         count = min(count, self.left // self._cost)
-        return self._groups(self._generate(*self._pick(count))) if count else []
+        return self._groups(self._generate(*self._pick(count), self.samples)) if count else []
 
-    def _groups(self, answers: _Answers) -> list[Group]:
-        """Return answers as repairs see them; a question's place tells which they are among all of this step."""
+    def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
+        """Generate answers to given prompts; there is nothing that they could begin with."""
+        cost = samples + self._cost - self.samples
+        items = np.array([int(question.text) for question in questions[: self.left // cost]], np.int64)
+        if not len(items):
+            self.spent = self.budget
+            return []
+        arms = self.pool.levels[items] if self.over == "categories" else items
+        return self._groups(self._generate(arms, items, samples), questions)
+
+    def easier(self, group: Group) -> Question | None:
+        """Return a prompt of the level below; None at the lowest."""
+        from outlay.prompts.base import Question
+
+        level = int(self.pool.levels[int(group.question.text)])
+        if not level:
+            return None
+        mine = self.members[level - 1]
+        return Question(str(mine[self.drawing.integers(len(mine))]), kind=f"level/{level - 1}")
+
+    def _groups(self, answers: _Answers, questions: Sequence[Question] | None = None) -> list[Group]:
+        """Return answers as repairs see them; a completion's request tells which group of this step they are."""
         from outlay.prompts.base import Question
         from outlay.repairs.base import Attempt, Group
         from outlay.rollout.base import Completion
 
-        blank = Completion(0, 0, (), (), "end")
         start = sum(len(part) for part in self.generated) - len(answers)
-        return [
-            Group(
-                Question(str(answers.items[i]), place=start + i, kind=f"level/{self.pool.levels[answers.items[i]]}"),
-                [Attempt((), blank, value, judged=True) for value in answers.rewards[answers.first[i] : answers.first[i + 1]].tolist()],
-                int(answers.arms[i]),
-            )
-            for i in range(len(answers))
-        ]
+        groups = []
+        for i, item in enumerate(answers.items.tolist()):
+            question = questions[i] if questions is not None else Question(str(item), kind=f"level/{self.pool.levels[item]}")
+            blank = Completion(start + i, 0, (), (), "end")
+            values = answers.rewards[answers.first[i] : answers.first[i + 1]].tolist()
+            groups.append(Group(question, [Attempt((), blank, value, judged=True) for value in values], int(answers.arms[i])))
+        return groups
 
     def _mended(self, answers: _Answers) -> _Answers:
         """Return the answers that a repair leaves."""
-        assert self.mending is not None
-        shop = self
-        groups = self.mending.mend(self._groups(answers), len(answers), shop)  # type: ignore[arg-type]
-        return _Answers.joined(self.generated).take([group.question.place for group in groups])
+        groups = self.mending.mend(self._groups(answers), len(answers), self)  # type: ignore[union-attr, arg-type]
+        return _Answers.joined(self.generated).take([group.attempts[0].completion.request for group in groups])
