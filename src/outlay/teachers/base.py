@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -119,9 +119,12 @@ class Examined(Lessons, Protocol):
 
 @runtime_checkable
 class Sets(Lessons, Protocol):
-    """Lessons that draw batches as sets, without replacement, in proportion to weights: how often an arm is expected is then only about right."""
+    """Lessons that draw without replacement, in proportion to weights: how often an arm is expected is then only about right."""
 
-    sets: ClassVar[bool]
+    @property
+    def sets(self) -> bool:
+        """Whether they do so over these arms."""
+        ...
 
 
 def softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:

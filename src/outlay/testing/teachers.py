@@ -182,7 +182,7 @@ class _Run:
         shares = self.well_shared(lessons, self.asking(step))
         counts = sum(np.bincount(lessons.choose(self.asking(step, draw=draw)), minlength=len(self.arms)) for draw in range(_DRAWS))
         found = np.asarray(counts) / (_DRAWS * self.count)
-        slack = 5 * np.sqrt(shares * (1 - shares) / (_DRAWS * self.count)) + (0.1 if isinstance(lessons, Sets) else 0.005)
+        slack = 5 * np.sqrt(shares * (1 - shares) / (_DRAWS * self.count)) + (0.1 if isinstance(lessons, Sets) and lessons.sets else 0.005)
         seen = f"{self.teacher!r} after {step} batches has the shares {shares} and chose with frequencies {found}"
         hold(bool(np.all(np.abs(found - shares) <= slack)), "arms are chosen as often as their shares say", seen)
 
