@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         check_stabiliser,
         rollout_batch,
     )
+    from outlay.testing.repairs import check_repair
     from outlay.testing.rewards import check_reward
     from outlay.testing.rollout import check_engine
     from outlay.testing.sources import check_source
@@ -51,6 +52,7 @@ _WITH_TORCH = {
     "check_model": "models",
     "check_objective": "objectives",
     "check_optimizer": "optim",
+    "check_repair": "repairs",
     "check_reward": "rewards",
     "check_source": "sources",
     "check_stabiliser": "parts",
@@ -72,6 +74,7 @@ __all__ = [
     "check_objective",
     "check_open_schedule",
     "check_optimizer",
+    "check_repair",
     "check_resumable",
     "check_reward",
     "check_schedule",
