@@ -22,6 +22,7 @@ from outlay.objectives.hpt import Hpt
 from outlay.objectives.key_tokens import KeyTokens
 from outlay.objectives.kto import KahnemanTversky
 from outlay.objectives.lite_ppo import LitePpo
+from outlay.objectives.loss_reweighted import LossReweighted
 from outlay.objectives.lp_reg import LpReg
 from outlay.objectives.next_token import NextToken
 from outlay.objectives.orpo import OddsRatioPreference
@@ -44,6 +45,7 @@ METHODS: dict[str, type] = {
     "next_token": NextToken,
     "classification": Classification,
     "own_loss": OwnLoss,
+    "loss_reweighted": LossReweighted,
     "variational": Variational,
     "dft": DynamicFineTuning,
     "asft": AnchoredFineTuning,
@@ -106,6 +108,7 @@ __all__ = [
     "KahnemanTversky",
     "KeyTokens",
     "LitePpo",
+    "LossReweighted",
     "LpReg",
     "NextToken",
     "Objective",
