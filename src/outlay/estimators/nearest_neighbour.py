@@ -27,7 +27,7 @@ class NearestNeighbour:
 
     Args:
         k: neighbours, > 0; all there are while there are fewer.
-        weighted: weigh each neighbour by 1 / distance instead of alike.
+        weighted: weigh each neighbour by 1 / distance instead of alike; the same question weighs as one a millionth of the largest norm away.
         window: questions that are remembered, >= k.
         least: questions below which everything is unknown, > 0.
         reads: where questions lie: ``text`` hashed runs of characters, ``model`` what the model makes of them, ``nothing`` their arm's place
@@ -97,14 +97,15 @@ class NeighbourEstimates:
         if len(self.latest) < self.spec.least or not len(places):
             return np.full(len(places), np.nan)
         known = self.latest.features[::-1]  # the latest first: ties go to them
-        squares = (places**2).sum(1)[:, None] - 2 * places @ known.T + (known**2).sum(1)
+        norms = (known**2).sum(1)
+        # in steps of 1e-12 of the largest: what is left of equal questions by rounding must neither order nor weigh them
+        unit = 1e-12 * (float(norms.max()) or 1.0)
+        squares = np.maximum(np.rint(((places**2).sum(1)[:, None] - 2 * places @ known.T + norms) / unit), 1.0)
         chosen = _smallest(squares, self.spec.k)
         rates = self.latest.rates[::-1][chosen]
         if not self.spec.weighted:
             return np.asarray(rates.mean(1), np.float64)
-        # worked out again: the difference of large squares above is too coarse for weights
-        away = np.sqrt(((places[:, None] - known[chosen]) ** 2).sum(2))
-        weights = 1 / np.maximum(away, 1e-9)
+        weights = 1 / np.sqrt(np.take_along_axis(squares, chosen, 1))
         return np.asarray(np.minimum((weights * rates).sum(1) / weights.sum(1), 1.0), np.float64)
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
