@@ -55,7 +55,7 @@ def test_contract(teacher: Teacher) -> None:
 @pytest.mark.parametrize("teacher", TEACHERS, ids=repr)
 def test_contract_over_a_pool_of_single_questions(teacher: Teacher) -> None:
     pool = [Arm(str(i), f"level {i % 3}", difficulty=i % 3, size=1, text=f"question {i}") for i in range(12)]
-    check_teacher(teacher, pool, steps=4, count=7, long=40)
+    check_teacher(teacher, pool, steps=2, count=7, long=0)
 
 
 @pytest.mark.parametrize("teacher", TEACHERS, ids=repr)

@@ -66,7 +66,7 @@ class GainLessons:
     spec: Gain
     arms: int
     mu: float = 0.0
-    sets: bool = True
+    sets: ClassVar[bool] = True
     places: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
