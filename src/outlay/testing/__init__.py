@@ -22,6 +22,7 @@ from outlay.testing.plain import (
 from outlay.testing.simulators import river_valley_loss
 
 if TYPE_CHECKING:
+    from outlay.testing.allocators import check_allocator
     from outlay.testing.estimators import check_estimator
     from outlay.testing.evaluations import check_exam
     from outlay.testing.models import check_model
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _WITH_TORCH = {
     "check_advantage": "parts",
+    "check_allocator": "allocators",
     "check_anchor": "parts",
     "check_denominator": "parts",
     "check_engine": "rollout",
@@ -63,6 +65,7 @@ _WITH_TORCH = {
 __all__ = [
     "FakeClock",
     "check_advantage",
+    "check_allocator",
     "check_anchor",
     "check_controller",
     "check_denominator",
