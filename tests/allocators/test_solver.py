@@ -27,7 +27,7 @@ def problems(draw, weight=wild, most=9):
 
 
 @given(problems())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_sum_and_the_bounds_are_exact_for_weights_of_any_size(problem):
     weights, total, low, high = problem
     counts = largest_remainder(weights, total, low=low, high=high)
@@ -36,7 +36,7 @@ def test_the_sum_and_the_bounds_are_exact_for_weights_of_any_size(problem):
 
 
 @given(problems())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_counts_are_the_clipped_proportional_shares_within_one(problem):
     weights, total, low, high = problem
     counts = largest_remainder(weights, total, low=low, high=high)
@@ -53,7 +53,7 @@ def test_counts_are_the_clipped_proportional_shares_within_one(problem):
 
 
 @given(problems(), st.randoms())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_another_order_gives_the_same_but_for_equal_claimants(problem, random):
     weights, total, low, high = problem
     order = list(range(len(weights)))
@@ -69,7 +69,7 @@ def test_another_order_gives_the_same_but_for_equal_claimants(problem, random):
 
 
 @given(st.lists(wild, min_size=1, max_size=12), st.integers(0, 500), st.integers(0, 3), st.integers(0, 40))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_a_larger_weight_never_gets_less_under_the_same_bounds(weights, total, low, room):
     high = max(low + room, -(-total // len(weights)))
     total = max(total, low * len(weights))
@@ -92,7 +92,7 @@ def test_the_scale_of_the_weights_does_not_matter(problem, power):
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=10), st.integers(1, 20), st.floats(1e-9, 1e9))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_shares_that_are_whole_are_given_as_they_are(parts, times, scale):
     if not sum(parts):
         parts = [1] * len(parts)
@@ -212,7 +212,7 @@ def concave(draw):
 
 
 @given(concave())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_greedy_finds_the_best_of_all_divisions(problem):
     gains, total, low, high = problem
     counts = greedy(lambda i, n: gains[i][n], len(gains), total, low=low, high=high)
