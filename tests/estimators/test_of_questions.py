@@ -104,6 +104,13 @@ def test_of_equally_far_questions_the_later_count(k: int, known: list[tuple[floa
     assert asked(estimates, line(1.0)) == pytest.approx(sum(known[i][1] for i in order) / len(order))
 
 
+def test_rounding_does_not_choose_among_equal_questions() -> None:
+    wide = np.random.default_rng(0).standard_normal((67, 333)) + 10
+    estimates = NearestNeighbour().open(ONE, CONTEXT)
+    estimates.update(told(np.concatenate([wide] * 3), [[1]] * 67 + [[1]] * 67 + [[0]] * 67))
+    assert not asked(estimates, wide + 0.01).any()
+
+
 def test_arms_with_places_are_estimated_before_they_are_asked() -> None:
     arms = [
         Arm("low", point=(0.0, 0.0)),
