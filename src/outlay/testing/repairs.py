@@ -383,10 +383,10 @@ def _mend(mending: Mending, step: int) -> Any:
 
 
 def prepared(seed: int, width: int = 9, groups: int = 3) -> Batch:
-    """Return made-up rollouts with the column ``advantage``, silent in the first of their groups."""
+    """Return made-up rollouts with the column ``advantage``, silent in all of their groups but the last."""
     batch = rollout_batch(seed, groups=groups, width=width)
     centred = batch["reward"] - 1.25
-    centred[batch["group"] == 0] = 0.0
+    centred[batch["group"] < groups - 1] = 0.0
     centred[~batch["judged"]] = 0.0
     batch["advantage"] = torch.where(batch["labels"] != IGNORED, centred[:, None], 0.0)
     return batch
