@@ -16,6 +16,7 @@ from outlay.teachers.historical_variance import HistoricalVariance
 from outlay.teachers.lim import Lim
 from outlay.teachers.mbtl import Mbtl
 from outlay.teachers.missing_skills import MissingSkills
+from outlay.teachers.mixing_agent import MixingAgent
 from outlay.teachers.pcl import Pcl
 from outlay.teachers.ranking import Ranking
 from outlay.teachers.reverse_starts import ReverseStarts
@@ -41,6 +42,7 @@ METHODS: dict[str, type] = {
     "sec": Sec,
     "skill_it": SkillIt,
     "missing_skills": MissingSkills,
+    "mixing_agent": MixingAgent,
     "alp_gmm": AlpGmm,
     "class_order": ClassOrder,
     "covar_gmm": CovarGmm,
@@ -69,6 +71,7 @@ __all__ = [
     "Examined",
     "Lessons",
     "MissingSkills",
+    "MixingAgent",
     "Ranks",
     "Screens",
     "Sets",
