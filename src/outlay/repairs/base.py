@@ -118,8 +118,9 @@ class Workshop(Protocol):
 
     def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
         """Return judged groups of new answers to these questions, whose texts may have been changed; judges see the question as it is given here.
-        Groups come in the questions' order, hold the questions as given, and are of arm -1 unless the shop knows better. An answer's ``prompt`` is
-        all that it was generated from, ``begun`` included. The same question asked again is answered anew, by other random streams.
+        Groups come in the questions' order, hold the questions as given, and are of arm -1 unless the shop knows better; their ``hinted`` is 1. An
+        answer's ``prompt`` is all that it was generated from, ``begun`` included. The same question may come several times, also in one call, and is
+        answered anew each time, by other random streams.
 
         Args:
             questions: what is asked.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from outlay.catalog import Paper
@@ -56,5 +56,5 @@ class Easing(OfFailed):
                 asked = [steps[i] for i in numbers]
                 for i, group in zip(numbers, matched(asked, shop.answer(asked, size)), strict=True):
                     if group is not None:
-                        found[i] = group
+                        found[i] = replace(group, hinted=0.0)
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import re
@@ -173,7 +172,10 @@ class Bench:
     def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
         """Return groups of answers to these questions."""
         self._called("answer")
-        return self._answered(questions, samples, begun or [""] * len(questions), [-1] * len(questions))
+        groups = self._answered(questions, samples, begun or [""] * len(questions), [-1] * len(questions))
+        for group in groups:
+            group.hinted = 1.0  # it is for the repair to say that a question was asked without help
+        return groups
 
     def write(self, prompts: Sequence[tuple[int, ...]], samples: int, limit: int) -> list[list[Completion]]:
         """Return completions of prompts."""
@@ -421,4 +423,4 @@ def _check_replay(make: Callable[[], Repair], name: str) -> None:
 
 def _shown(groups: Sequence[Group]) -> str:
     """All that groups hold, as a text that is equal only where they are."""
-    return repr([dataclasses.asdict(group) for group in groups])
+    return repr(list(groups))
