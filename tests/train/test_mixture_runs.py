@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from small_runs import SCHEDULE, audit, digits, lines, plain_stage, result_of, weights
+from test_run_processes import difference, spent
 
 import outlay
 from outlay.record import Record
@@ -111,3 +112,22 @@ def test_a_recipe_describes_its_mixture(alone: Path) -> None:
     again = load_recipe(alone / "recipe.yaml")
     source = again.stages[0].source
     assert isinstance(source, Mixture) and source == recipe().stages[0].source
+
+
+def test_two_processes_read_the_same_mixture(tmp_path: Path) -> None:
+    """Each keeps its own rows of the batches that one process would have read, and both move all cursors alike."""
+    domains = {name: {"images": {"name": "digits"}} for name in ("one", "two")}
+    source = {"mixture": {"domains": domains, "teacher": {"skill_it": {"eta": 5.0}}}}
+    exam = {"domain_losses": {"objective": "classification", "examples": 8}}
+    asked = digits(
+        budget="8 steps",
+        model={"mlp": {"inputs": 64, "classes": 10, "hidden": [32]}},
+        stages=[plain_stage(source=source, batch_size=15)],
+        evaluate={"exams": [exam], "every": 0.5},
+    )
+    outlay.run(asked, tmp_path / "alone")
+    assert [answer["steps"] for answer in spent(asked, tmp_path / "run")] == [8, 8]
+    mine, theirs = state_of(tmp_path / "run"), state_of(tmp_path / "alone")
+    assert mine["domains"] == theirs["domains"] and mine["cursor"] == theirs["cursor"] == 120
+    assert mine["lessons"]["shares"] == pytest.approx(theirs["lessons"]["shares"], rel=1e-4)
+    assert difference(tmp_path / "run", tmp_path / "alone") <= 1e-5
