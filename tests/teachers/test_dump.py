@@ -33,7 +33,7 @@ def test_many_answers_leave_the_softmax_of_the_means() -> None:
     shares = lessons.shares(asking())
     assert np.log(shares[0] / shares[1]) == pytest.approx(1.0, abs=1e-4)
     without = Dump(tau=0.3, weight=0.0).open(arms(2), CONTEXT)
-    without._latest, without._counts = {0: [0.9], 1: [0.6]}, {0: 1, 1: 1}
+    without._latest, without._counts = {0: [0.9], 1: [0.6]}, {0: 1, 1: 7}
     shares = without.shares(asking())
     assert np.log(shares[0] / shares[1]) == pytest.approx(1.0)
 

@@ -125,7 +125,11 @@ def test_measuring_goes_epoch_by_epoch() -> None:
     assert np.allclose(shares[first], 1 / 9)
     assert np.allclose(lessons.shares(asking(count=8))[left], 2 / 8)
     assert lessons.history().shape == (5, 1)
-    assert np.count_nonzero(~np.isnan(lessons.history())) == 3
+    assert np.array_equal(lessons.history()[first, 0], [0.25, 0.25, 0.25])
+    lessons.update(left, [answered(left[0], 1, 2), answered(left[0], 6, 6), Outcome(left[1], ())])
+    assert lessons.history()[left[0], 0] == 7 / 8
+    assert np.isnan(lessons.history()[left[1], 0])
+    assert np.count_nonzero(~np.isnan(lessons.history())) == 4
 
 
 def test_measuring_ends_early_with_its_epochs_and_later_visits_do_not_count() -> None:

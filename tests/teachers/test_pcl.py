@@ -20,6 +20,8 @@ def test_the_unknown_are_tried_and_the_first_of_equals_stay() -> None:
     lessons = Pcl().open(arms(4), CONTEXT)
     assert lessons.screen(np.array([0.49, np.nan, 0.6, np.nan]), asking(count=2)).tolist() == [1, 3]
     assert lessons.screen(np.array([0.75, 0.25, 0.75, 0.25]), asking(count=3)).tolist() == [0, 1, 2]
+    many = np.tile([0.0, 0.75, 0.25], 200)
+    assert lessons.screen(many, asking(count=100)).tolist() == np.flatnonzero(many)[:100].tolist()
     assert Pcl(tau=0.9).open(arms(2), CONTEXT).screen(np.array([0.5, np.nan]), asking(count=1)).tolist() == [1]
 
 

@@ -78,7 +78,7 @@ class CyclicalLessons(Stateless):
         """Return the arms of the present pass, (taken,), ascending."""
         ends = np.cumsum(self.sizes)
         number = min(int(np.searchsorted(ends, asking.progress * ends[-1], side="right")), len(self.sizes) - 1)
-        # the small number keeps floor(0.3 * 10) at 3
+        # the small number keeps floor(0.29 * 100) at 29
         wanted = max(int(self.arms * self.sizes[number] + 1e-9), 1)
         clocks = numpy_generator(self.seed, "teachers/cyclical", number).exponential(size=self.arms) / ease(asking.rates)
         return np.sort(np.argsort(clocks, kind="stable")[:wanted]).astype(np.int64)
