@@ -21,6 +21,7 @@ def test_targets():
 
 def test_expected_trials_are_the_mean_of_the_negative_binomial():
     assert expected_trials(RATES, uniform_targets(RATES, 40), 2048)[:4].tolist() == [40, 80, 160, 2048]
+    assert expected_trials(np.array([0.01]), np.array([40.0]), 2048).tolist() == [2048]  # 4000 are given up
     draw = np.random.default_rng(0)
     taken = 40 + draw.negative_binomial(40, 0.25, 20_000)  # failures before the 40th success
     assert np.mean(taken) == pytest.approx(160, rel=0.01)

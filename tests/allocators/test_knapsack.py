@@ -128,3 +128,9 @@ def test_it_is_worth_more_than_the_same_for_everyone():
 def test_ranges(fields, message):
     with pytest.raises(ValueError, match=message):
         Knapsack(**fields)
+
+
+def test_nobody_gets_more_than_the_most_while_others_have_room():
+    # by value the rare success would take nearly all
+    assert divide([0.02, 0.5, 0.5], 30, Knapsack(surplus=False))[0] > 10
+    assert divide([0.02, 0.5, 0.5], 30, Knapsack(surplus=False, most=10)) == [10, 10, 10]

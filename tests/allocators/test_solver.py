@@ -246,6 +246,9 @@ def test_unknown_values_take_the_mean_of_the_known():
     assert filled(np.array([1.0, np.nan, 4.0]), 3).tolist() == [1.0, 2.5, 4.0]
     assert filled(np.array([np.nan, np.nan]), 2).tolist() == [1.0, 1.0]
     assert filled(None, 2).tolist() == [1.0, 1.0]
+    # 1 is lost beside 1e16 in one order and not in the other
+    for order in ([1e16, 1.0, -1e16], [1e16, -1e16, 1.0], [1.0, 1e16, -1e16]):
+        assert filled(np.array([*order, np.nan]), 4)[3] == 1 / 3
 
 
 def test_uniform_divides_evenly():
