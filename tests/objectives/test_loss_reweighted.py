@@ -42,7 +42,7 @@ def by_hand(losses: torch.Tensor, strategy: str, r: float) -> torch.Tensor:
 def test_loss_and_gradient_by_hand(strategy: Any, r: float) -> None:
     weights = by_hand(each().detach(), strategy, r)
     loss, measures = LossReweighted(strategy, r)(POLICY, text(DEMONSTRATIONS), {})
-    assert float(loss) == pytest.approx(float((weights * each()).sum().detach()))
+    assert loss.item() == pytest.approx(float((weights * each()).sum().detach()))
     assert same_gradient(loss, (weights * each()).sum(), POLICY)
     assert float(measures["plain_loss"]) == pytest.approx(float(each().mean().detach()))
     assert float(measures["divergence"]) == pytest.approx(float((weights * (4 * weights).log()).sum()))
@@ -83,10 +83,10 @@ def test_extreme_weights() -> None:
 def test_focus_is_the_burn_in() -> None:
     one, batch = LossReweighted(), text(DEMONSTRATIONS)
     plain, measures = one(POLICY, batch, {"focus": 0.0})
-    assert float(plain) == pytest.approx(float(each().mean().detach())) and float(measures["divergence"]) == pytest.approx(0, abs=1e-12)
+    assert plain.item() == pytest.approx(float(each().mean().detach())) and float(measures["divergence"]) == pytest.approx(0, abs=1e-12)
     assert same_gradient(plain, each().mean(), POLICY)
     half, _ = one(POLICY, batch, {"focus": 0.5})
-    assert float(half) == pytest.approx(float(LossReweighted(r=0.8)(POLICY, batch, {})[0]))
+    assert half.item() == pytest.approx(LossReweighted(r=0.8)(POLICY, batch, {})[0].item())
 
 
 def test_rows_without_a_label_have_no_influence() -> None:
@@ -95,12 +95,12 @@ def test_rows_without_a_label_have_no_influence() -> None:
     assert one.weight(bare) == 4
     loss, measures = one(POLICY, bare, {})
     wanted, expected = one(POLICY, text(DEMONSTRATIONS), {})
-    assert float(loss) == pytest.approx(float(wanted)) and same_gradient(loss, wanted, POLICY)
+    assert loss.item() == pytest.approx(wanted.item()) and same_gradient(loss, wanted, POLICY)
     assert {name: float(value) for name, value in measures.items()} == pytest.approx(
         {name: float(value) for name, value in expected.items()}
     )
     nothing, _ = one(POLICY, text([([1, 2], [])]), {})
-    assert float(nothing) == 0.0 and nothing.requires_grad
+    assert nothing.item() == 0.0 and nothing.requires_grad
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -119,8 +119,8 @@ def test_classes_and_their_contract() -> None:
     one = LossReweighted("quadratic")
     losses = torch.nn.functional.cross_entropy(model(batch["inputs"]), batch["labels"], reduction="none")
     loss, _ = one(model, batch, {})
-    assert float(loss) == pytest.approx(float((weights_of(losses.detach(), "quadratic") * losses).sum()))
-    assert float(one(model, batch, {"focus": 0.0})[0]) == pytest.approx(float(Classification()(model, batch, {})[0]))
+    assert loss.item() == pytest.approx((weights_of(losses.detach(), "quadratic") * losses).sum().item())
+    assert one(model, batch, {"focus": 0.0})[0].item() == pytest.approx(Classification()(model, batch, {})[0].item())
     check_objective(one, model, batch, differences=False)
 
 
