@@ -14,7 +14,7 @@ from outlay.advantages import Group as GroupAdvantage
 from outlay.context import Context
 from outlay.prompts.base import Question
 from outlay.repairs import Attempt, Drop, Easier, ExpertFailures, Group, Guide, HintPrefix, Repair, Scaffold
-from outlay.repairs.failed import hinted, hints_of, matched
+from outlay.repairs.failed import hinted, hints_of, matched, right
 from outlay.testing.repairs import Bench, Riddler, riddle
 
 CONTEXT = Context(seed=0)
@@ -135,6 +135,38 @@ def test_a_ladder_that_was_cut_off_helps_nobody() -> None:
     groups = failed(2)
     came = mend(Scaffold(), groups, shop(rollouts=7))
     assert came[0].varied and came[1] == groups[1]
+
+
+class Gappy(Noting):
+    """A workshop whose budget ends so that the first question is the one without answers."""
+
+    def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
+        groups = super().answer(questions, samples, begun)[1:]
+        self.cut = True
+        return groups
+
+
+def test_whether_a_lower_level_would_have_helped_must_be_known() -> None:
+    group = failed()[0]
+    bits = group.question.reference
+    for repair, extra in ((Scaffold(), {"hints": ["?", bits]}), (ExpertFailures(), {})):
+        policy = LITERAL if extra else SURE
+        one = asked(group, **extra)
+        assert mend(repair, [one], shop(policy=policy))[0].varied
+        assert mend(repair, [one], Gappy(policy=policy, levels=(0,))) == [one]
+
+
+def test_what_nobody_could_judge_is_no_success() -> None:
+    attempt = failed()[0].attempts[0]
+    assert right(replace(attempt, value=1.0)) and not right(replace(attempt, value=1.0, judged=False)) and not right(attempt)
+
+
+def test_nothing_is_asked_for_groups_of_a_second_size_after_the_end() -> None:
+    groups = failed(1, samples=2) + failed(2)[1:]
+    for repair in (Guide(), HintPrefix(), Easier()):
+        where = Bench(policy=Riddler(skill=-60.0, steep=0.0), rollouts=0)
+        came = mend(repair, [replace(one, question=riddle(one.question.place, 3)) for one in groups], where)
+        assert where.cut and not where.late and all(one.failed for one in came)
 
 
 # ---- hint prefix -------------------------------------------------------------------------------------------------------------------

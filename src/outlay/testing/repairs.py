@@ -192,6 +192,7 @@ class Bench:
 
     def easier(self, group: Group) -> Question | None:
         """Return the question one level lower; None at level 0."""
+        self._called("easier")
         level = group.question.extra["level"]
         return riddle(group.question.place, level - 1, self.length) if level > 0 else None
 
