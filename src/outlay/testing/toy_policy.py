@@ -339,6 +339,9 @@ class _Toy:
         self.weights = np.zeros(self.law.width)
         self.lengths = np.linalg.norm(self.pool.features, axis=1)
         self.by_level = np.zeros(self.law.levels)
+        self.asks_norms = self.allocator is not None and self.allocator.needs_norms
+        self.screens = self.lessons if isinstance(self.lessons, Screens) else None
+        self.examined = self.lessons if isinstance(self.lessons, Examined) else None
         if isinstance(self.lessons, Ranks):
             self.lessons.ranked(self._angles())
 
@@ -371,7 +374,7 @@ class _Toy:
         norms: list[float] = []
         exams = 0
         while self.spent < self.budget:
-            if isinstance(self.lessons, Examined) and self.spent * EXAMS >= exams * self.budget:
+            if self.examined is not None and self.spent * EXAMS >= exams * self.budget:
                 exams += 1
                 self._examine()
             norms.append(self._step())
@@ -408,13 +411,17 @@ class _Toy:
         advantages = answers.advantages(self.objective)
         self.informative += int(np.count_nonzero(advantages))
         features = self._features(answers.items)
-        outcomes = []
+        norms = (
+            np.abs(answers.rewards - answers.p[answers.owner]) * self.lengths[answers.items[answers.owner]]
+            if self.asks_norms
+            else np.zeros(0)
+        )
+        rewards, worths, lengths = answers.rewards.tolist(), advantages.tolist(), norms.tolist()
+        edges, outcomes = answers.first.tolist(), []
         for i, arm in enumerate(answers.arms.tolist()):
-            rows = slice(answers.first[i], answers.first[i + 1])
-            rewards = answers.rewards[rows]
-            norms = tuple((np.abs(rewards - answers.p[i]) * self.lengths[answers.items[i]]).tolist())
+            rows = slice(edges[i], edges[i + 1])
             mine = features[i] if features is not None else None
-            outcomes.append(Outcome(arm, tuple(rewards.tolist()), tuple(advantages[rows].tolist()), norms, mine))
+            outcomes.append(Outcome(arm, tuple(rewards[rows]), tuple(worths[rows]), tuple(lengths[rows]), mine))
         self.lessons.update(answers.arms, outcomes)
         self.estimates.update(outcomes)
 
@@ -455,14 +462,14 @@ class _Toy:
         self.askings += 1
         rates, seen = self.estimates.rates(), self.estimates.seen()
         stream = self._stream("asking", self.askings)
-        over = self.lessons.over if isinstance(self.lessons, Screens) else 1
+        over = self.screens.over if self.screens is not None else 1
         arms = self.lessons.choose(Asking(count * over, self.progress, rates, seen, stream))
         items = arms
         if self.over == "categories":
             items = np.array([self.members[arm][self.drawing.integers(len(self.members[arm]))] for arm in arms], np.int64)
-        if isinstance(self.lessons, Screens):
+        if self.screens is not None:
             guesses = self.estimates.of(arms, self._features(items))
-            kept = self.lessons.screen(guesses, Asking(count, self.progress, rates, seen, stream))
+            kept = self.screens.screen(guesses, Asking(count, self.progress, rates, seen, stream))
             arms, items = arms[kept], items[kept]
         return arms, items
 
@@ -515,7 +522,7 @@ class _Toy:
         """Let lessons learn from answers to further prompts of every level, which are charged."""
         if self.over != "categories":
             raise InputError(f"{type(self.teacher).__name__} learns from evaluations of its arms; here that takes over='categories'")
-        assert isinstance(self.lessons, Examined)
+        assert self.examined is not None
         p = self.aside.success(self.weights)
         losses = np.full(self.law.levels, np.nan)
         for level in range(self.law.levels):
@@ -524,7 +531,7 @@ class _Toy:
                 asked = mine[self.answering.integers(len(mine), size=EXAM_ANSWERS)]
                 losses[level] = 1 - float(np.mean(self.answering.random(EXAM_ANSWERS) < p[asked]))
                 self.spent += EXAM_ANSWERS
-        self.lessons.examined(losses, self.progress)
+        self.examined.examined(losses, self.progress)
 
     # ---- repairs -----------------------------------------------------------------------------------------------------------------------
 
