@@ -58,7 +58,7 @@ def gradient_norms(actor: Actor, batch: Batch, account: str) -> FloatArray | Non
     model, found = actor.model, list[float]()
     if not actor.passes(account, WITH_BACKWARD * batch["input_ids"].numel()):
         return None
-    with evaluating(model), torch.enable_grad():
+    with actor.spend(account), evaluating(model), torch.enable_grad():
         for piece in in_pieces(batch, ROWS):
             here = {name: column.to(actor.context.device) for name, column in piece.items()}
             read, log_probs = _watched(model, here)
@@ -92,7 +92,7 @@ def _watched(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
 def _hidden(actor: Actor, questions: Sequence[Question], tokenizer: Any, account: str) -> Iterator[tuple[torch.Tensor, list[int]]]:
     """Yield last hidden states (rows, T, width) and lengths of pieces of the prompts; ends early when the budget bears no more."""
     prompts = encode(questions, tokenizer)
-    with evaluating(actor.model), torch.no_grad():
+    with actor.spend(account), evaluating(actor.model), torch.no_grad():
         for start in range(0, len(prompts), ROWS):
             mine = prompts[start : start + ROWS]
             lengths = [len(prompt) for prompt in mine]
