@@ -92,6 +92,8 @@ def test_values_and_visits_follow_the_rules() -> None:
     assert (first.visits, first.mean) == (2, -0.25)
     # open: the root's second child (parent -0.25 over 1 visit) and the first child's second (parent -0.5 over 2); equal but for depth
     assert search.current is first.children[1]
+    first.value = -9.0  # what counts is the parent's value
+    assert max(search._open, key=search._frontier) is second
     assert second in search._open and not any(node.terminal or node.children for node in search._open)
 
 
@@ -160,6 +162,8 @@ def test_rare_successes_are_stored_and_come_back_when_their_question_fails() -> 
     shop = Bench()
     came = mending.mend([group], 1, shop)[0]
     assert shop.charged == 0 and came.values == [1.0] * 2 + [0.0] * 6 and came.attempts[2:] == group.attempts[2:]
+    small = replace(group, attempts=group.attempts[:2])
+    assert mending.mend([small], 1, shop)[0].values == [1.0, 0.0]  # one of its own stays
     assert [one.replayed for one in came.attempts] == [True] * 2 + [False] * 6
     assert [(one.completion.tokens, one.completion.logprobs) for one in came.attempts[:2]] == [
         (one.completion.tokens, one.completion.logprobs) for one in right[:2]
@@ -175,6 +179,9 @@ def test_the_latest_questions_are_remembered_and_a_rate_of_zero_stores_none() ->
     for group in rare:
         mending.mend([group], 1, Bench(rollouts=0))
     assert [text for text, _ in mending.state_dict()["stored"]] == [group.question.text for group in groups[1:]]
+    mending.mend([rare[1]], 1, Bench(rollouts=0))  # stored anew: it is the latest now
+    mending.mend([groups[2]], 1, Bench(rollouts=0))  # replayed: it is not
+    assert [text for text, _ in mending.state_dict()["stored"]] == [groups[2].question.text, groups[1].question.text]
     forgetful = Tree(rare=0.0).open(CONTEXT)
     forgetful.mend(rare, 3, Bench(rollouts=0))
     assert forgetful.state_dict() == {"stored": []}
