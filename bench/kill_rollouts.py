@@ -1,10 +1,13 @@
 """Kill test of stages that act: kill -9 inside generations, judging and updates, resume, and compare with a run that was left alone.
 
-    python bench/kill_rollouts.py [--kills 30]
+    python bench/kill_rollouts.py [--kills 30] [--taught]
 
 The budget is in steps, so that runs are deterministic. A third of the kills each come between two tokens of a generation, between two answers that
 are judged, and between two pieces of an update, at a place drawn for each kill. Every question must have been asked once, none left out, and the final
 weights must be the same bit by bit.
+
+With ``--taught`` a teacher chooses what is asked out of a pool of single questions, a value network on the model's view of them estimates, an allocator
+probes and divides, and a repair replays: all of them keep state, and what each chose must be the same too.
 """
 
 from __future__ import annotations
@@ -34,12 +37,21 @@ from outlay.train.journal import effective, read_journal
 STEPS, GENERATIONS, ANSWERS, PIECES = 24, 12, 64, 4
 
 
-def recipe() -> outlay.Recipe:
+#: parts that keep state
+TAUGHT: dict[str, Any] = {
+    "teacher": {"floor": {"teacher": "dump", "floor": 0.2}}, "estimator": {"value_network": {"reads": "model"}},
+    "allocator": {"cures": {"probe": 2}}, "least": 2, "most": 16, "repair": "replay",
+}  # fmt: skip
+
+
+def recipe(taught: bool) -> outlay.Recipe:
     """Return the deterministic recipe: answers to 8 questions a generation, two updates on each, a checkpoint every 3 updates."""
     source = {
         "prompts": {"reasoning": {"tasks": {"gcd": [1, 2], "reverse": [1]}}}, "rewards": {"right": "exact"}, "samples": 8, "new_tokens": 8,
         "minibatches": 2,
     }  # fmt: skip
+    if taught:
+        source |= TAUGHT | {"prompts": {"pool": {"of": source["prompts"], "size": 40}}}
     return outlay.load_recipe({
         "name": "answers", "budget": f"{STEPS} steps", "threads": 1, "micro_batch": 8, "checkpoints": {"every_steps": 3},
         "model": {"transformer": {"hidden": 32, "layers": 2, "heads": 2, "context": 32}},
@@ -122,12 +134,18 @@ def places(folder: Path) -> list[int]:
     return [place for line in lines for place in range(line["place"], line["place"] + line["questions"])]
 
 
-def survive(folder: Path, reference: bytes, where: str, share: float) -> str:
+def chosen(folder: Path) -> list[Any]:
+    """Return what was asked by kind, how answers were divided, and what the teacher expected, generation by generation."""
+    lines = [line for line in effective(read_journal(folder)) if line["kind"] == "rollout"]
+    return [[line["kinds"], line["divided"], line.get("shares")] for line in lines]
+
+
+def survive(folder: Path, reference: Path, where: str, share: float, taught: bool) -> str:
     """Run, be killed, resume; return what was wrong ('' for nothing)."""
 
     def killed() -> None:
         PLACES[where](share)
-        outlay.run(recipe(), folder)
+        outlay.run(recipe(taught), folder)
 
     if spawn(killed) != -signal.SIGKILL:
         return "was not killed"
@@ -136,21 +154,25 @@ def survive(folder: Path, reference: bytes, where: str, share: float) -> str:
     asked = places(folder)
     if asked != list(range(len(asked))) or len(asked) != GENERATIONS * 8:
         return f"questions were skipped or asked twice: {len(asked)} of {GENERATIONS * 8}, {len(set(asked))} different"
-    return "" if weights(folder) == reference else "weights differ"
+    if chosen(folder) != chosen(reference):
+        return "other questions were chosen, or answers divided otherwise"
+    return "" if weights(folder) == weights(reference) else "weights differ"
 
 
 def main() -> int:
     """Run everything; the exit status is 1 when something failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
-    kills = parser.parse_args().kills
+    parser.add_argument("--taught", action="store_true", help="under a teacher, an allocator and a repair")
+    arguments = parser.parse_args()
+    kills, taught = arguments.kills, arguments.taught
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp())
-    outlay.run(recipe(), scratch / "reference")  # in this process, so that it has imported everything before it forks
-    reference, done, problems = weights(scratch / "reference"), Counter[str](), []
+    outlay.run(recipe(taught), scratch / "reference")  # in this process, so that it has imported everything before it forks
+    done, problems = Counter[str](), list[str]()
     for number in range(kills):
         where = list(PLACES)[number % len(PLACES)]
-        problem = survive(scratch / f"kill-{number}", reference, where, float(numpy_generator(number, "kill").random()))
+        problem = survive(scratch / f"kill-{number}", scratch / "reference", where, float(numpy_generator(number, "kill").random()), taught)
         done[where] += not problem
         if problem:
             problems.append(f"kill {number} (in {where}): {problem}")

@@ -245,6 +245,58 @@ def test_a_killed_run_asks_no_question_twice_and_ends_with_the_same_weights(inst
     assert audit(folder) == []
 
 
+#: parts that keep state: bandit, value network on the model's view, probing allocator, replay
+TAUGHT = acting(
+    rollouts={
+        "prompts": {"pool": {"of": {"reasoning": {"tasks": TASKS}}, "size": 12}}, "teacher": {"floor": {"teacher": "dump", "floor": 0.3}},
+        "estimator": {"value_network": {"reads": "model"}}, "allocator": {"cures": {"probe": 2}}, "least": 2, "repair": "replay",
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run under a teacher, an estimator, an allocator and a repair that nobody kills."""
+    folder = tmp_path_factory.mktemp("taught") / "run"
+    outlay.run(recipe("10 steps", TAUGHT), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "instant", ["in the middle of the fourth generation", "while the third generation is judged", "in the update of step 8"]
+)
+def test_a_killed_curriculum_goes_on_as_if_nothing_had_been(instant: str, taught: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def work() -> None:
+        INSTANTS[instant]()
+        outlay.run(recipe("10 steps", TAUGHT), folder)
+
+    assert wait(child(work)) == -signal.SIGKILL
+    assert wait(child(lambda: outlay.resume(folder))) == 0
+    assert weights(folder) == weights(taught)
+    assert places(folder) == places(taught) == list(range(20))
+    chosen = [
+        [[line["kinds"], line["divided"], line["shares"]] for line in effective(read_journal(one)) if line["kind"] == "rollout"]
+        for one in (folder, taught)
+    ]
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 5
+    assert audit(folder) == []
+
+
+def test_what_choosing_asks_of_the_model_is_charged(taught: Path) -> None:
+    accounts = result_of(taught)["accounts"]
+    assert accounts["teacher"]["flops"] > 0 and accounts["allocator"]["flops"] > 0
+    assert accounts["rollout"]["rollouts"] == result_of(taught)["spent"]["rollouts"] == 80
+    assert accounts["teacher"]["seconds"] > 0
+
+
+def test_a_batch_that_groups_cannot_fill_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiple of samples"):
+        outlay.run(recipe("4 steps", acting(batch_size=10)), tmp_path / "run")
+    assert not (tmp_path / "run" / "journal.jsonl").exists() or lines(tmp_path / "run", "step") == []
+
+
 def test_a_run_limited_by_seconds_is_repeated_from_its_journal(tmp_path: Path) -> None:
     first = tmp_path / "run"
     outlay.run(recipe("3s", WITH_REFERENCE), first)
