@@ -46,6 +46,7 @@ class Group:
         arm: number of the arm that the question was chosen from; -1 where nobody chose.
         greedy: the likeliest answer, where the objective asks for it.
         hinted: share of its answers that were given help, in [0, 1].
+        begun: what its answers begin with: part of the prompt, and judged as part of the answer.
     """
 
     question: Question
@@ -53,6 +54,7 @@ class Group:
     arm: int = -1
     greedy: Attempt | None = None
     hinted: float = 0.0
+    begun: str = ""
 
     @property
     def values(self) -> list[float]:
@@ -120,7 +122,7 @@ class Workshop(Protocol):
         """Return judged groups of new answers to these questions, whose texts may have been changed; judges see the question as it is given here.
         Groups come in the questions' order, hold the questions as given, and are of arm -1 unless the shop knows better; their ``hinted`` is 1. An
         answer's ``prompt`` is all that it was generated from, ``begun`` included. The same question may come several times, also in one call, and is
-        answered anew each time, by other random streams.
+        answered anew each time, by other random streams. Questions that are now longer than the model reads are left out.
 
         Args:
             questions: what is asked.

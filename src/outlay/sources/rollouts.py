@@ -367,6 +367,7 @@ class RolloutStream:
         }  # fmt: skip
         if self._repair is not None:
             seen["hinted"] = _mean([group.hinted for group in kept])
+            seen["too_long"] = float(work.too_long)
             seen["varied_after_repair"] = _mean([float(group.varied) for group in kept])
         for name, verdicts in work.told.items():
             judged = [verdict for verdict in verdicts if verdict.outcome != "unjudged"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from outlay.rewards.combining import combine
 from outlay.rewards.panel import Panel
 from outlay.rng import derive, numpy_generator
 from outlay.rollout.base import Completion, Generator, Request, Sampling
+from outlay.rollout.cache import longest_sequence
 from outlay.sources.answering import answer_of, encode
 from outlay.sources.base import Actor
 from outlay.sources.choosing import Choosing, Chosen
@@ -68,9 +70,13 @@ class Generation:
     #: questions used up, and answers generated
     asked: int = 0
     generated: int = 0
+    #: questions that help made too long to be asked
+    too_long: int = 0
     #: what the estimator read of each question that was asked, by its place
     features: dict[int, FloatArray] = field(default_factory=dict)
     _phase: int = 0
+    #: the arm of each question by its place
+    _arms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.told = {name: [] for name in self.spec.rewards}
@@ -117,6 +123,7 @@ class Generation:
             self.looked += looked
             self.asked += len(looked)
             self.chosen += chosen.arms.tolist()
+            self._arms |= {question.place: int(arm) for question, arm in zip(chosen.questions, chosen.arms, strict=True)}
             if chosen.features is not None:
                 self.features |= {question.place: row for question, row in zip(chosen.questions, chosen.features, strict=True)}
             groups = self._divided(chosen)
@@ -126,11 +133,21 @@ class Generation:
         return groups
 
     def answer(self, questions: Sequence[Question], samples: int, begun: Sequence[str] | None = None) -> list[Group]:
-        """Return judged groups of new answers to questions as they are given here."""
-        if self.cut or not questions:
+        """Return judged groups of new answers to questions as they are given here; those that help has made longer than the model reads are left
+        out and counted."""
+        texts = begun if begun is not None else [""] * len(questions)
+        room = longest_sequence(self.actor.model)
+        fitting = [
+            (question, text) for question, text in zip(questions, texts, strict=True)
+            if room is None or len(self.encode(question.text)) + len(self.encode(text)) + self.limit - 1 <= room
+        ]  # fmt: skip
+        self.too_long += len(questions) - len(fitting)
+        if self.cut or not fitting:
             return []
-        groups = self._written(questions, [samples] * len(questions), greedy=True, begun=begun)
-        self._judge(groups, dict(zip((question.place for question in questions), begun, strict=True)) if begun else {})
+        questions, begun = [question for question, _ in fitting], [text for _, text in fitting] if begun is not None else None
+        arms = [self._arms.get(question.place, -1) for question in questions]
+        groups = self._written(questions, [samples] * len(questions), greedy=True, arms=arms, begun=begun)
+        self._judge(groups)
         for group in groups:
             group.hinted = 1.0
         return groups
@@ -139,7 +156,7 @@ class Generation:
         """Return completions of bare tokens; empty when the budget has ended."""
         if self.cut or not prompts:
             return []
-        requests = [Request(prompt, samples, limit, i) for i, prompt in enumerate(prompts)]
+        requests = [Request(prompt, samples, limit, self.place + i) for i, prompt in enumerate(prompts)]
         written = self._generate(requests)
         if any(one.ended == "cut" for one in written):
             self.cut = True
@@ -159,7 +176,9 @@ class Generation:
             return None
         self.looked.append(arm)
         self.asked += 1
-        return self.choosing.pick(self.looked)[-1]
+        question = self.choosing.pick(self.looked)[-1]
+        self._arms[question.place] = arm
+        return question
 
     # ---- asking ---------------------------------------------------------------------------------------------------------------------
 
@@ -234,7 +253,8 @@ class Generation:
             best = likeliest[i]
             if all(one.ended != "cut" for one in [*mine[i], *([best] if best else [])]):
                 attempts = [Attempt(prompts[i], one) for one in mine[i]]
-                groups.append(Group(question, attempts, arms[i] if arms is not None else -1, Attempt(prompts[i], best) if best else None))
+                arm, likely = arms[i] if arms is not None else -1, Attempt(prompts[i], best) if best else None
+                groups.append(Group(question, attempts, arm, likely, begun=begun[i] if begun is not None else ""))
         self.cut = self.cut or len(groups) < len(questions)
         return groups
 
@@ -244,10 +264,13 @@ class Generation:
             return []
         warm = knobs.get("temperature", spec.temperature) if temperature is None else temperature
         sampling = Sampling(warm, knobs.get("top_p", spec.top_p), spec.top_k, tuple(spec.stop))
-        # later answers to the same question come from other random streams
-        moved = [replace(request, stream=request.stream + self._phase * PHASE) for request in requests]
+        # later answers to the same question come from other random streams, and so do those of a question that is asked several times at once
+        times, moved = Counter[int](), []
+        for request in requests:
+            moved.append(replace(request, stream=request.stream + (self._phase + times[request.stream]) * PHASE))
+            times[request.stream] += 1
         if temperature is None:
-            self._phase += 1
+            self._phase += max(times.values())
         with self.actor.spend("rollout"):
             written = self.generator.generate(moved, sampling, seed=derive(self.seed, "sources/rollouts"), leave=self.actor.leave)
         if temperature is None:
@@ -256,15 +279,15 @@ class Generation:
 
     # ---- judging --------------------------------------------------------------------------------------------------------------------
 
-    def _judge(self, groups: Sequence[Group], begun: dict[int, str] | None = None) -> dict[str, list[Verdict]]:
+    def _judge(self, groups: Sequence[Group]) -> dict[str, list[Verdict]]:
         """Set the answers' values and return all verdicts on samples, by reward."""
         attempts = [one for group in groups for one in group.attempts]
-        answers = [self._answer(group, one, begun) for group in groups for one in group.attempts]
+        answers = [self._answer(group, one) for group in groups for one in group.attempts]
         values, judged, told = self._worth(answers)
         for one, value, known in zip(attempts, values, judged, strict=True):
             one.value, one.judged = value, known
         likeliest = [(group, group.greedy) for group in groups if group.greedy is not None]
-        found, known_too, _ = self._worth([self._answer(group, one, begun) for group, one in likeliest])
+        found, known_too, _ = self._worth([self._answer(group, one) for group, one in likeliest])
         for (group, one), value, known in zip(likeliest, found, known_too, strict=True):
             one.value, one.judged = value, known
             if not known:  # nothing to compare with
@@ -272,9 +295,9 @@ class Generation:
                     attempt.judged = False
         return told
 
-    def _answer(self, group: Group, one: Attempt, begun: dict[int, str] | None) -> Answer:
+    def _answer(self, group: Group, one: Attempt) -> Answer:
         answer = answer_of(group.question, one.completion, self.tokenizer, self.limit)
-        return replace(answer, text=begun[group.question.place] + answer.text) if begun else answer
+        return replace(answer, text=group.begun + answer.text) if group.begun else answer
 
     def _worth(self, answers: Sequence[Answer]) -> tuple[list[float], list[bool], dict[str, list[Verdict]]]:
         weights = {name: self.actor.knobs.get(f"reward_{name}", 1.0) for name in self.spec.rewards}
