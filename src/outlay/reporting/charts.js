@@ -57,10 +57,10 @@
         if (ys && xs) found.push(line(run, index, xs, ys, false, true));
         return;
       }
-      const smooth = run.series[name + "~"];
-      for (const [series, faint] of [[run.series[name], Boolean(smooth)], [smooth, false]]) {
+      const smooth = run.series[name + "~"], other = figure.dataset.other, beside = other && (run.series[other + "~"] || run.series[other]);
+      for (const [series, faint, dashed] of [[run.series[name], Boolean(smooth), false], [smooth, false, false], [beside, false, true]]) {
         const xs = series && clockAt(run, series.i);
-        if (xs) found.push(line(run, index, xs, series.y, faint, false));
+        if (xs) found.push({ ...line(run, index, xs, series.y, faint, false), dashed });
       }
     });
     return found.filter((one) => one.points.length);
@@ -151,7 +151,7 @@
     const rows = at.yTicks.map((tick) => `<line class="grid" x1="${at.left}" x2="${at.right}" y1="${at.y(tick)}" y2="${at.y(tick)}"/>` +
       `<text x="${at.left - 7}" y="${at.y(tick) + 4}" text-anchor="end">${escaped(short(tick))}</text>`);
     const columns = at.xTicks.map((tick) => `<text x="${at.x(tick)}" y="${at.bottom + 19}" text-anchor="middle">${escaped(amount(view.axis, tick))}</text>`);
-    const curves = lines.map((one) => `<path class="line${one.faint ? " faint" : ""}" stroke="${colour(one.index)}" d="${pathOf(one.points, at)}"/>` +
+    const curves = lines.map((one) => `<path class="line${one.faint ? " faint" : ""}${one.dashed ? " other" : ""}" stroke="${colour(one.index)}" d="${pathOf(one.points, at)}"/>` +
       (one.dots || one.points.length === 1 ? one.points.filter((_, i) => one.points.length <= 60 || i === one.points.length - 1).map((point) =>
         `<circle r="2.6" fill="${colour(one.index)}" cx="${at.x(point[0]).toFixed(1)}" cy="${at.y(point[1]).toFixed(1)}"/>`).join("") : ""));
     plot.innerHTML = `<svg aria-hidden="true" viewBox="0 0 ${width} ${height}">${rows.join("")}${columns.join("")}${marksOf(at)}${curves.join("")}` +
@@ -163,7 +163,7 @@
   function describe(figure, lines) {
     const told = lines.filter((one) => !one.faint).map((one) => {
       const ys = one.points.map((point) => point[1]);
-      return `${one.run.name}: first ${short(ys[0])}, last ${short(ys[ys.length - 1])}, ` +
+      return `${one.run.name}${one.dashed ? ", dashed" : ""}: first ${short(ys[0])}, last ${short(ys[ys.length - 1])}, ` +
         `lowest ${short(ys.reduce((a, b) => Math.min(a, b)))}, highest ${short(ys.reduce((a, b) => Math.max(a, b)))}`;
     });
     figure.setAttribute("role", "group");
@@ -191,7 +191,7 @@
       found.map(({ one, point }) => `<circle r="4" fill="${colour(one.index)}" cx="${at.x(point[0])}" cy="${at.y(point[1])}"/>`).join("");
     const tip = figure.querySelector(".tip");
     tip.innerHTML = `<span class="soft">${escaped(amount(view.axis, place))}</span>` + found.map(({ one, point }) =>
-      `<br><i class="swatch" style="background:${colour(one.index)}"></i>${data.runs.length > 1 ? escaped(one.run.name) + " " : ""}<b>${escaped(significant(point[1], 5))}</b>`).join("");
+      `<br><i class="swatch" style="background:${colour(one.index)}"></i>${data.runs.length > 1 ? escaped(one.run.name) + " " : ""}${one.dashed ? "dashed " : ""}<b>${escaped(significant(point[1], 5))}</b>`).join("");
     tip.hidden = false;
     const room = figure.querySelector(".plot").clientWidth;
     tip.style.left = `${clamp(px + 14 + tip.offsetWidth > room ? px - 14 - tip.offsetWidth : px + 14, 0, Math.max(0, room - tip.offsetWidth))}px`;

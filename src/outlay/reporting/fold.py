@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outlay.budget import FLOWS
+from outlay.reporting.acting import ActingFold
+from outlay.reporting.values import finite, finite_number
 
 #: the row of ``by_stage`` for what was charged before any stage began
 BEFORE = "before the first stage"
@@ -94,6 +96,7 @@ class Fold:
         self.evaluations: list[Evaluation] = []
         self.evaluation_lines: list[int] = []
         self.events: list[Event] = []
+        self.acting = ActingFold()
         self.plan: Mapping[str, Any] | None = None
         #: (line number, what was lost) of every resumption
         self.losses: list[tuple[int, dict[str, float]]] = []
@@ -123,9 +126,15 @@ class Fold:
             self.evaluation_lines.append(n)
         elif kind == "plan":
             self.plan = line.get("plan")
+        elif kind == "rollout":
+            self._rollout(line)
         elif kind not in ("run", "branch_step"):  # of a branch's steps only what they used counts here
             if kind == "resume":
                 self._resume(line)
+            elif kind == "checkpoint":
+                self.acting.checkpoint()
+            elif kind == "branch":
+                self.acting.branch(line)
             self.events.append(Event(kind, float(line.get("at") or 0.0), self.totals(), self.share(), line))
 
     def _charge(self, stage: str, charged: Mapping[str, Mapping[str, float]], sign: int = 1) -> None:
@@ -139,10 +148,10 @@ class Fold:
         steps, seen = self.steps, len(self.steps)
         steps.step.append(int(line.get("step") or 0))
         steps.stage.append(self.stage)
-        steps.progress.append(_number(line.get("progress")) or 0.0)
+        steps.progress.append(finite_number(line.get("progress")) or 0.0)
         steps.share.append(self.share())
-        steps.loss.append(_number(line.get("loss")))
-        steps.gradient_norm.append(_number(line.get("gradient_norm")))
+        steps.loss.append(finite_number(line.get("loss")))
+        steps.gradient_norm.append(finite_number(line.get("gradient_norm")))
         steps.skipped.append(line.get("outcome") == "skipped")
         _append(steps.knobs, line.get("knobs") or {}, seen)
         _append(steps.metrics, line.get("metrics") or {}, seen)
@@ -151,11 +160,15 @@ class Fold:
                 steps.spent[unit] = [0.0] * seen
             steps.spent[unit].append(amount)
 
+    def _rollout(self, line: Mapping[str, Any]) -> None:
+        stage, steps = str(line.get("stage") or self.stage), self.steps
+        self.acting.take(line, stage, steps.progress[-1] if len(steps) and steps.stage[-1] == stage else 0.0)
+
     def _evaluation(self, line: Mapping[str, Any]) -> Evaluation:
         return Evaluation(
             int(line.get("step") or 0),
             str(line.get("stage") or self.stage),
-            _number(line.get("progress")) or 0.0,
+            finite_number(line.get("progress")) or 0.0,
             str(line.get("when", "during")),
             finite(line.get("metrics") or {}),
             self.totals(),
@@ -179,6 +192,7 @@ class Fold:
         flat.append(self.step_lines)
         for column in [*flat, *steps.spent.values(), *steps.knobs.values(), *steps.metrics.values()]:
             del column[keep:]
+        self.acting.undo(first_undone)
         self.begun = [(n, stage) for n, stage in self.begun if n < first_undone]
         self.stage = self.begun[-1][1] if self.begun else BEFORE
         kept = [i for i, one in enumerate(self.evaluations) if one.step <= last and self.evaluation_lines[i] < first_undone]
@@ -246,7 +260,7 @@ def _append(columns: dict[str, Column], values: Mapping[str, Any], seen: int) ->
     for name, value in values.items():
         if name not in columns:
             columns[name] = [None] * seen
-        columns[name].append(_number(value))
+        columns[name].append(finite_number(value))
     if len(values) != len(columns):
         for column in columns.values():
             if len(column) == seen:
@@ -260,13 +274,3 @@ def _with_money(book: Mapping[str, float], price: Mapping[str, Any] | None) -> d
     if price and price.get("per") in book and "usd" not in book:
         ordered["usd"] = float(price["usd"]) * book[price["per"]]
     return ordered
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Keep the entries that are finite numbers."""
-    return {name: value for name, raw in values.items() if (value := _number(raw)) is not None}
-
-
-def _number(value: Any) -> float | None:
-    kind = type(value)  # JSON gives exact types, and true is no number
-    return value if (kind is float or kind is int) and math.isfinite(value) else None

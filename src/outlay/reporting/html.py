@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from outlay.errors import InputError
 from outlay.reporting.compare import comparison_table, differences_table, grouped_table, labels, lost_text, unfair
 from outlay.reporting.curves import chart_data, drawn_metrics
-from outlay.reporting.fold import finite
 from outlay.reporting.format import amount, compact, duration, number, percent, quantity, size, title
+from outlay.reporting.maps import maps, use_text
 from outlay.reporting.read import RunRecord
 from outlay.reporting.tables import (
     accounts_table,
@@ -30,6 +30,7 @@ from outlay.reporting.tables import (
     stages_table,
     told_units,
 )
+from outlay.reporting.values import finite
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 #: most lines of the log that are shown; the journal holds them all
 MOST_LOG_LINES = 400
+#: what is drawn of a step's answers: metric, dashed beside it, title, and what the dashed curve is
+_PAIRS = (
+    ("varied_after_repair", "varied", "Groups with signal", "before repair"),
+    ("rollouts_trained", "rollouts_generated", "Answers trained on", "generated"),
+)
 
 
 def render(runs: Sequence[RunRecord]) -> str:
@@ -106,6 +112,17 @@ def charts(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     knobs = list(dict.fromkeys(name for run in runs for name in run.steps.knobs))
     for name in knobs[:24]:
         found.append({"group": "knobs", "kind": "step", "title": name, "choices": [f"knobs/{name}"], "scale": False})
+    names = {name for run in runs for name in run.steps.metrics}
+    for solid, dashed, heading, other in _PAIRS:
+        if dashed in names:
+            drawn = {
+                "group": "answers",
+                "kind": "step",
+                "title": heading,
+                "scale": False,
+                "choices": [f"metrics/{solid if solid in names else dashed}"],
+            }
+            found.append({**drawn, "other": f"metrics/{dashed}", "other_title": other} if solid in names else drawn)
     measured = [f"metrics/{name}" for name in dict.fromkeys(name for run in runs for name in run.steps.metrics)]
     for first in measured[:2]:
         found.append({"group": "measured", "kind": "step", "title": "By step", "choices": _first(measured, first), "scale": True})
@@ -138,6 +155,7 @@ def run_view(run: RunRecord, name: str) -> dict[str, Any]:
         "resumes": len(run.of("resume")),
         "metrics": metrics_table(run),
         "grouped": grouped_tables(run),
+        "acting": [{"name": one.stage, "said": use_text(one), "maps": maps(one)} for one in run.acting],
         "plan": plan_table(run),
         "plan_notes": [*map(str, (run.plan or {}).get("notes") or [])],
         "plan_basis": str((run.plan or {}).get("basis") or ""),

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from outlay.errors import InputError
-from outlay.reporting.fold import Books, Evaluation, Event, Fold, Steps, finite
+from outlay.reporting.acting import Acting
+from outlay.reporting.fold import Books, Evaluation, Event, Fold, Steps
+from outlay.reporting.values import finite
 
 #: the newest journal format this module reads
 FORMAT = 1
@@ -32,6 +34,7 @@ class RunRecord:
         after_last_step: unit -> amount spent after the last step (closing evaluation, checkpoint, report).
         lost: unit -> amount of work a kill threw away. Its seconds are also in ``accounts["lost"]``.
         notes: what could not be read or does not add up.
+        acting: what each stage that acted asked its model, and what came of it.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class RunRecord:
     after_last_step: dict[str, float]
     lost: dict[str, float]
     notes: tuple[str, ...]
+    acting: tuple[Acting, ...] = ()
 
     @property
     def name(self) -> str:
@@ -170,6 +174,7 @@ def read_run(path: Path | str) -> RunRecord:
         after_last_step=after,
         lost={unit: amount for unit, amount in lost.items() if amount},
         notes=tuple(notes),
+        acting=fold.acting.finished(),
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from outlay.reporting.acting import Acting
 from outlay.reporting.compare import lost_text
-from outlay.reporting.format import amount, percent, quantity, title
+from outlay.reporting.format import amount, compact, number, percent, quantity, title
+from outlay.reporting.maps import Course, courses, use_text
 from outlay.reporting.read import RunRecord
 from outlay.reporting.tables import accounts_table, divided_unit, ending, metrics_table
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 #: most warnings told; the report tells them all
 MOST_WARNINGS = 5
+#: most kinds of questions told of a stage; the report tells them all
+MOST_COURSES = 12
+#: most characters of a kind's name
+LONGEST_KIND = 24
 _STYLES = {"good": "green", "bad": "red", "warn": "yellow", "": ""}
 
 
@@ -25,7 +31,7 @@ def print_summary(run: RunRecord, console: Console | None = None) -> None:
 
 
 def summary(run: RunRecord) -> RenderableType:
-    """Return what to print about a run: how it ended, the budget, the accounts, metrics before and after, warnings."""
+    """Return what to print about a run: how it ended, the budget, the accounts, metrics before and after, what was asked, warnings."""
     from rich.console import Group
     from rich.text import Text
 
@@ -37,6 +43,8 @@ def summary(run: RunRecord) -> RenderableType:
     if metrics:
         rows = [(row.head, [cell.text for cell in row.cells], _STYLES[row.cells[-1].tone]) for row in metrics.rows]
         parts += ["", _table(metrics.columns, rows)]
+    for acting in run.acting:
+        parts += _asked(acting, acting.stage if len(run.acting) > 1 else "")
     lost = lost_text(run)
     if lost:
         parts += ["", Text(f"  lost work: {lost}", style="yellow")]
@@ -71,6 +79,33 @@ def _accounts(run: RunRecord) -> RenderableType:
     if table.total:
         rows.append(("all", [cell.text for cell in table.total.cells] + [""], "bold"))
     return _table([*table.columns[:-1], f"% of {title(unit)}", ""], rows)
+
+
+def _asked(acting: Acting, stage: str) -> list[RenderableType]:
+    """What a stage asked for over its progress, and what came of it; nothing where the journal does not tell."""
+    from rich.text import Text
+
+    said, found = use_text(acting), courses(acting)
+    if not said and not found:
+        return []
+    head = ": ".join(text for text in (stage, said) if text)
+    parts: list[RenderableType] = ["", *([Text(f"  {head}", style="dim")] if head else [])]
+    if found:
+        often = sorted(found, key=lambda course: -course.asked)[:MOST_COURSES]
+        rows = [(_shortened(course.kind), _told(course), "") for course in found if course in often]
+        parts.append(_table(["asked", "over the stage", "questions", "share", "success"], rows))
+        if len(found) > len(often):
+            parts.append(Text(f"  and {len(found) - len(often)} more; the report shows them all", style="dim"))
+    return parts
+
+
+def _told(course: Course) -> list[str]:
+    success = "–" if course.before is None else f"{number(round(course.before, 2))} → {number(round(course.after or 0.0, 2))}"
+    return [course.marks, compact(course.asked), percent(course.share), success]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_KIND else text[: LONGEST_KIND - 1] + "…"
 
 
 def _table(columns: list[str], rows: list[tuple[str, list[str], str]]) -> RenderableType:

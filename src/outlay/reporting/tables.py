@@ -25,22 +25,24 @@ _ENDINGS = {
 class Cell:
     """What a table shows (``text``), the number behind it, and its tone: ``good``, ``bad``, ``warn`` or nothing.
 
-    ``heat`` in [0, 1] shades the cell.
+    ``heat`` in [0, 1] shades the cell; ``title`` is told under the pointer.
     """
 
     text: str
     value: float | None = None
     tone: str = ""
     heat: float | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table; ``colour`` names the swatch before its head."""
+    """One line of a table; ``colour`` names the swatch before its head, ``begins`` sets it off from the line above."""
 
     head: str
     cells: list[Cell]
     colour: str = ""
+    begins: bool = False
 
 
 @dataclass(frozen=True)
