@@ -197,9 +197,10 @@ class ActingFold:
 
     @staticmethod
     def _kind(said: Any) -> Kind:
-        told = _numbers(said)
-        asked = told.get("asked", 0.0)
-        return Kind(asked, told.get("answers", 0.0), asked * told.get("success", 0.0), asked * told.get("varied", 0.0))
+        asked, answers, success, varied = (
+            (finite_number(said.get(name)) or 0.0 for name in _OF_KIND) if isinstance(said, Mapping) else (0.0,) * 4
+        )
+        return Kind(asked, answers, asked * success, asked * varied)
 
     def _known(self, name: str) -> str:
         if name not in self._kinds and len(self._kinds) >= MOST_KINDS:
@@ -208,6 +209,7 @@ class ActingFold:
         return name
 
 
+_OF_KIND = ("asked", "answers", "success", "varied")
 _COUNTS = {"generated": "rollouts_generated", "trained": "rollouts_trained", "unjudged": "unjudged"}
 
 
@@ -233,12 +235,14 @@ def _acting(stage: str, pieces: list[_Piece]) -> Acting:
 
 
 def coarser(bins: list[Tally | None]) -> list[Tally | None]:
-    """Add neighbours up until, from the first part that holds something to the last, at least three of four do: a short run has wide parts.
+    """Add neighbours up, so that a short run has wide parts and not gaps.
 
-    The number of parts divides that of ``bins``, so that all are equally wide.
+    There are no more parts than generations, and from the first part that holds something to the last at least three of four do. The number of
+    parts divides that of ``bins``, so that all are equally wide.
     """
+    generations = sum(one.generations for one in bins if one is not None)
     for width in range(1, len(bins) + 1):
-        if len(bins) % width:
+        if len(bins) % width or len(bins) // width > max(1, generations):
             continue
         wider = [merged(bins[at : at + width]) for at in range(0, len(bins), width)]
         held = [i for i, one in enumerate(wider) if one is not None]
