@@ -206,6 +206,7 @@ def test_shading_is_scaled_to_the_largest_share_and_success_is_not() -> None:
         "b/1": [0.0, pytest.approx(2 / 3), None],
     }
     assert [cell.text for cell in shares.rows[0].cells] == ["75", "0", "38"] and shares.rows[0].cells[0].title == "75% of 4 questions"
+    assert [cell.title for cell in success.rows[1].cells] == ["25% over 1 question", "75% over 2 questions", ""]
     assert [[cell.text for cell in row.cells] for row in success.rows] == [["50", "", "50"], ["25", "75", "58"], ["", "0", "0"]]
     assert success.rows[0].cells[0].heat == 0.5 and success.rows[0].cells[1].heat is None  # not asked is not 0
 

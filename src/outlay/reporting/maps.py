@@ -213,7 +213,7 @@ def _percents(share: float | None, most: float | None, of: Tally | Kind | None) 
         return Cell("")
     value = round(share, 6)
     word = "over" if isinstance(of, Kind) else "of"
-    title = f"{percent(value)} {word} {compact(of.asked)} questions" if of is not None and of.asked else ""
+    title = f"{percent(value)} {word} {compact(of.asked)} question{'' if of.asked == 1 else 's'}" if of is not None and of.asked else ""
     return Cell(f"{100 * share:.0f}", value, heat=None if most is None else min(1.0, max(0.0, share / most)), title=title)
 
 
