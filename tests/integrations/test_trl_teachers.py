@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +24,7 @@ from outlay.errors import InputError
 from outlay.estimators import Beta, NearestNeighbour
 from outlay.integrations.transformers import BudgetCallback
 from outlay.integrations.trl import ROW, TeacherCallback, TeacherSampler
-from outlay.teachers import Asking, EasyToHard, Sec, SkillIt, Uniform
+from outlay.teachers import Asking, EasyToHard, Floor, Gain, Pcl, Sec, SkillIt, Uniform
 from outlay.teachers.base import Stateless, even
 
 PROMPTS = ["ab", "cd", "ef", "gh", "ij", "kl"]
@@ -267,6 +271,27 @@ def test_estimators_that_read_texts_are_handed_them(tmp_path: Path) -> None:
     assert callback.sampler.chosen
 
 
+def test_a_teacher_that_looks_at_more_questions_than_are_asked_moves_past_them_all(tmp_path: Path) -> None:
+    run = Run(tmp_path, max_steps=3, rewards=lambda row, i: float(KINDS[row] == "x"))
+    callback = TeacherCallback(Pcl(over=3), Beta(), category="kind").attach(run.trainer)
+    run.trainer.train()
+    # six candidates a choice, two of each arm; those nearest to 1/2 are kept, and only x and the unknown move away from it
+    assert callback.sampler._choose(2) and sum(callback.asked.values()) == 6
+    assert callback._questions.state_dict()["next"] == [8, 8, 8]
+    with pytest.raises(InputError, match="learns from evaluations"):
+        TeacherCallback(Floor(SkillIt(), 0.5), category="kind").attach(Run(tmp_path / "floor").trainer)
+
+
+def test_a_teacher_that_ranks_questions_passes_each_through_the_model_once(tmp_path: Path) -> None:
+    run, passes = Run(tmp_path, max_steps=3), list[int]()
+    callback = TeacherCallback(Gain(sigma=0.3, step=0.0), category="kind", by="question").attach(run.trainer)
+    assert [arm.category for arm in callback.arms] == KINDS
+    ranked = callback._choosing.lessons.ranked  # type: ignore[attr-defined]
+    callback._choosing.lessons.ranked = lambda scores: passes.append(len(scores)) or ranked(scores)  # type: ignore[attr-defined,func-returns-value]
+    run.trainer.train()
+    assert passes == [6] and len({tuple(sorted(set(rows))) for rows in run.batches}) == 1
+
+
 # ---- budgets and checkpoints ------------------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +364,15 @@ def test_a_second_training_goes_on_with_what_is_known(tmp_path: Path) -> None:
     run.trainer.train()
     run.trainer.train()
     assert callback.asked["x"] == 8 and len(teacher.updates) == 4
+
+
+def test_the_example_turns_to_what_can_be_learnt(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root / "src")}
+    command = [sys.executable, str(root / "examples" / "trl_teacher.py"), "4"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    asked = {kind: int(count) for kind, count in re.findall(r"(\w+) (\d+)(?:,|$)", done.stdout.split("in all: ")[1].strip())}
+    assert min(asked["vowels"], asked["digits"]) > max(asked["anything"], asked["impossible"]), done.stdout
 
 
 # ---- what cannot be -----------------------------------------------------------------------------------------------------------------------
