@@ -140,7 +140,7 @@ def use_text(acting: Acting) -> str:
     varied, repaired = whole.signal("varied"), whole.signal("varied_after_repair")
     if varied is not None:
         after = f", {percent(repaired)} after repair" if repaired is not None else ""
-        said.append(f"signal in {percent(varied)} of the groups{after}")
+        said.append(f"signal in {percent(varied)} of groups{after}")
     return "; ".join(said)
 
 
