@@ -280,7 +280,7 @@ def test_signal_before_and_after_a_repair_and_what_was_trained_on() -> None:
     assert (
         values(table, "answers") == [32, 16, 48] and values(table, "trained on") == [8, 24, 32] and values(table, "not judged") == [0, 3, 3]
     )
-    assert use_text(acting) == "48 answers, 32 trained on (67%); signal in 33% of groups, 81% after repair"
+    assert use_text(acting) == "48 answers, 32 trained (67%); signal in 33% of groups, 81% after repair"
 
 
 def test_a_generation_that_was_cut_before_its_first_group_has_no_signal_to_tell_of() -> None:
@@ -328,7 +328,7 @@ def test_each_stage_has_its_maps_and_the_page_holds_their_values(make: Make) -> 
         assert {f"{key}-{acting.stage}" for key in ("success", "divided", "signal")} <= page.tables.keys()
     assert "80 answers" in page.text and "signal in 50% of groups, 100% after repair" in page.text
     text = printed(run)
-    assert "gcd/1" in text and "sft: 480 answers, 240 trained on (50%)" in text and "0.5 → 0.5" in text
+    assert "gcd/1" in text and "sft: 480 answers, 240 trained (50%)" in text and "0.5 → 0.5" in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 

@@ -135,7 +135,7 @@ def use_text(acting: Acting) -> str:
     said = []
     generated = counts.get("generated", 0.0)
     if generated:
-        trained = f", {compact(counts['trained'])} trained on ({percent(counts['trained'] / generated)})" if "trained" in counts else ""
+        trained = f", {compact(counts['trained'])} trained ({percent(counts['trained'] / generated)})" if "trained" in counts else ""
         said.append(f"{compact(generated)} answers{trained}")
     varied, repaired = whole.signal("varied"), whole.signal("varied_after_repair")
     if varied is not None:
