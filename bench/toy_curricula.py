@@ -2,8 +2,8 @@
 
     python bench/toy_curricula.py [--store runs/toy-curricula] [--out docs/results/toy-curricula.md]
 
-The toy is ``outlay.testing.toy_policy``. Each method runs with GRPO's and with ReMax's advantages in three landscapes: steps of any length, steps of
-bounded length, and a pull back to the start. Learning rates are tuned for every method by the same tries on seeds that are not measured; then
+The toy is ``outlay.testing.toy_policy``. Each method runs with GRPO's and with ReMax's advantages in two landscapes: with steps of any length, and
+with steps of bounded length. Learning rates are tuned for every method by the same tries on seeds that are not measured; then
 ten seeds are measured at the method's own best rate and at the rate of plain uniform sampling. Every batch of runs is a line of the store.
 """
 
@@ -194,8 +194,8 @@ def entrants() -> tuple[list[Entrant], dict[str, str]]:
         allocator = {name: ALLOCATORS.get(name, {})}
         if f"allocators/{name}" in ELSEWHERE or name == BASE:
             continue
-        if ALLOCATORS.get(name, {}).get("probe"):  # what it divides by comes from its own probe
-            found.append(Entrant(name, "allocator", allocator=allocator))
+        if "probe" in allocator[name]:  # what it divides by comes from its own probe
+            found.append(Entrant(f"{name} of a probe of 4", "allocator", allocator=allocator))
         else:
             found += [Entrant(f"{name}, {label}", "allocator", allocator=allocator, estimator=estimator) for label, estimator in GUESSES]
     for name in sorted(methods_of("estimators")):
@@ -382,6 +382,8 @@ def _about(study: Study, command: str) -> str:
     rows = [study.store[key] for key in jobs]
     runs, cpu = sum(len(row["runs"]) for row in rows), math.fsum(row["cpu"] for row in rows)
     scapes = "\n".join(f"    - *{one.name}*: {one.about}." for one in LANDSCAPES)
+    top = max(LANDSCAPES[0].rates)
+    ended = sum(study.rate(one, LANDSCAPES[0], "grpo", True) == top for one in study.entrants)
     return f"""# Curricula on the toy policy
 
 Which teachers, allocators, estimators and repairs learn more from the same number of generated rollouts than uniform sampling does? {runs:,} runs,
@@ -401,11 +403,12 @@ Which teachers, allocators, estimators and repairs learn more from the same numb
   larger step, and a larger step alone wins.
 - **Measured** on 600 other prompts of the same law, by their true rate of success: the mean over rollouts spent (area), the end, the end on
   levels 3 and 4. Seeds {study.seeds[0]} to {study.seeds[-1]}. Differences to uniform sampling with the same objective are paired by seed; intervals are
-  Student's, 95 %, so that among forty methods about one on either side is better or worse by chance.
+  Student's, 95 %, so that among sixty methods one or two on either side are better or worse by chance.
 - **Rollouts to uniform's final**: the share of the budget after which the success that uniform GRPO *ends* with, in the same landscape and under
   the same choice of rate, was first reached; the median over seeds.
 - **Rates**: the same tries for every method and objective, on seeds {TUNE_SEEDS[0]} to {TUNE_SEEDS[-1]}, by area. Every method is shown at its own
-  best rate and at uniform's.
+  best rate and at uniform's. In the free landscape the best is the largest that was tried, {top:g}, for {ended} of {len(study.entrants)} methods with GRPO: a still
+  larger one would be better yet, and all come closer together.
 - **Landscapes**:
 {scapes}
 """
@@ -428,8 +431,10 @@ def _headline(study: Study) -> str:
             lines.append(
                 f"- {landscape.name}, {objective}, {rate}: {counts}. Largest gain: {best.name}, {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]."
             )
+    lines += _sides(study)
     lines.append(
-        "\n**Half of the rollouts.** Methods that reach the final success of uniform GRPO in half of its rollouts or less (median over seeds):\n"
+        "\n**Half of the rollouts.** Methods that reach the final success of uniform GRPO in half of the budget or less (median over seeds). "
+        "What uniform GRPO takes itself is below 1 where it stood still before its end:\n"
     )
     lines += ["| landscape | rate | methods (share of the rollouts) | uniform GRPO itself |", "|---|---|---|---|"]
     for landscape in LANDSCAPES:
@@ -438,17 +443,36 @@ def _headline(study: Study) -> str:
             for objective in landscape.objectives:
                 for one in study.entrants[1:]:
                     shares = study.shares(one, landscape, objective, own)
-                    if shares and statistics.median(shares) <= 0.5:
-                        found.append(
-                            (
-                                statistics.median(shares),
-                                f"{one.name}{'' if objective == 'grpo' else ' (remax)'} {statistics.median(shares):.2f}",
-                            )
-                        )
+                    if shares and math.isfinite(statistics.median(shares)):
+                        found.append((statistics.median(shares), one.name if objective == "grpo" else f"{one.name} (remax)"))
             itself = statistics.median(study.shares(study.entrants[0], landscape, "grpo", own))
-            names = ", ".join(name for _, name in sorted(found)) or "none"
+            fast = [f"{name} {share:.2f}" for share, name in sorted(found) if share <= 0.5]
+            names = "; ".join(fast) or f"none; the fastest is {min(found)[1]} {min(found)[0]:.2f}"
             lines.append(f"| {landscape.name} | {'own' if own else 'the same'} | {names} | {itself:.2f} |")
     return "\n".join([*lines, ""])
+
+
+def _sides(study: Study) -> list[str]:
+    """Return who is better or worse everywhere, and whose gain was its longer steps."""
+    places = [(landscape, objective, own) for landscape, objective in study.places for own in (False, True)]
+    words = {
+        one.name: {(place[0].name, *place[1:]): verdict(study.against(one, *place)) for place in places}
+        for one in study.entrants[1:]
+        if study.runs(one, *places[0])
+    }
+    everywhere = {word: [name for name, mine in words.items() if set(mine.values()) == {word}] for word in ("better", "worse")}
+    free, bounded = LANDSCAPES
+    gone = [
+        name for name, mine in words.items() if mine[free.name, "grpo", False] == "better" and mine[bounded.name, "grpo", True] != "better"
+    ]
+    kept = [name for name, mine in words.items() if mine[free.name, "grpo", False] == mine[bounded.name, "grpo", True] == "better"]
+    return [
+        f"- **Better in all {len(places)} places**: {'; '.join(everywhere['better']) or 'none'}.",
+        f"- **Worse in all of them**: {'; '.join(everywhere['worse']) or 'none'}.",
+        f"- **Better with GRPO at the rate {free.same:g}, and still when steps are bounded**: {'; '.join(kept) or 'none'}.",
+        f"- **Better at that rate, but not when steps are bounded**: {'; '.join(gone) or 'none'}. At one rate their steps are longer, since "
+        "they find more signal in a batch (the column *step*); with steps bounded alike, no gain is left that shows here.",
+    ]
 
 
 def _overview(study: Study) -> str:
