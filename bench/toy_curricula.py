@@ -407,8 +407,8 @@ Which teachers, allocators, estimators and repairs learn more from the same numb
 - **Rollouts to uniform's final**: the share of the budget after which the success that uniform GRPO *ends* with, in the same landscape and under
   the same choice of rate, was first reached; the median over seeds.
 - **Rates**: the same tries for every method and objective, on seeds {TUNE_SEEDS[0]} to {TUNE_SEEDS[-1]}, by area. Every method is shown at its own
-  best rate and at uniform's. In the free landscape the best is the largest that was tried, {top:g}, for {ended} of {len(study.entrants)} methods with GRPO: a still
-  larger one would be better yet, and all come closer together.
+  best rate and at uniform's. In the free landscape the largest that was tried, {top:g}, is the best for {ended} of the {len(study.entrants)}
+  methods with GRPO: there the grid ends the search, and methods come close together.
 - **Landscapes**:
 {scapes}
 """
