@@ -89,7 +89,6 @@ BURN_IN = {"focus": {"peak": 1, "schedule": {"sequence": {"pieces": [{"constant"
 METHODS: dict[str, Method] = {
     "uniform": Method(about="every domain alike"),
     "proportional": Method({"skill_it": {"eta": 0.0}}, fills="sizes", about="shares in proportion to the characters of the whole corpora"),
-    "root of size": Method({"skill_it": {"eta": 0.0}}, fills="roots", about="shares in proportion to the square root of them"),
     "skill_it, identity": Method("skill_it", True, about="every domain helps itself; defaults"),
     "skill_it, learnt graph": Method("skill_it", True, "graph", about="graph from trial runs on single domains, paid from the budget"),
     "missing_skills": Method("missing_skills", True, about="shares in proportion to the held-out losses"),
@@ -98,9 +97,10 @@ METHODS: dict[str, Method] = {
         objective={"loss_reweighted": {"r": 1.0}}, knobs=BURN_IN, about="uniform mixture; examples of a batch weighted by their losses"
     ),
     "easy_to_hard": Method({"easy_to_hard": {"until": 0.7}}, fills="difficulty", about="domains open by what zlib makes of them"),
+    "root of size": Method({"skill_it": {"eta": 0.0}}, fills="roots", about="shares in proportion to the square root of the sizes"),
+    "skill_it, free graph": Method("skill_it", True, "free graph", about="the same trial runs, not paid: what the graph itself is worth"),
     "hard_to_easy": Method({"easy_to_hard": {"until": 0.7, "reverse": True}}, fills="difficulty", about="the other way round"),
     "ranking": Method("ranking", fills="difficulty", about="what zlib finds hard counts less in the first half"),
-    "skill_it, free graph": Method("skill_it", True, "free graph", about="the same trial runs, not paid: what the graph itself is worth"),
 }
 #: methods of the catalog that have no place here, and why
 ELSEWHERE = {
@@ -255,7 +255,7 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Return the name of the run: whatever decides its outcome goes into it."""
+        """Return the name of the run: whatever decides its outcome goes into it. Of how sizes fill a field the method's name tells."""
         nowhere = Texts(Path("texts"), self.digest, dict.fromkeys(DOMAINS, 1), dict.fromkeys(DOMAINS, 0.5), 0.0)
         parts = [EDITION, self.digest, [job.key for job in self.probes], self.recipe(nowhere)]
         digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -580,7 +580,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", type=_listed, default=list(METHODS), help="names between semicolons")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=600_000, help="budget of every run")
-    parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")], default=[2e-3, 6e-3, 1.8e-2])
+    parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")], default=[7e-4, 2e-3, 6e-3])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long; the next call goes on")
     parser.add_argument("--store", type=Path, default=Path("runs/mixing"))

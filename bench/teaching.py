@@ -37,12 +37,12 @@ from outlay.train.journal import read_journal
 
 #: part of every run's name; raised when runs are no longer what they were
 EDITION = 1
-TASKS = {"gcd": [1, 2, 3], "reverse": [2, 3, 4], "base": [1, 2, 3], "bits": [1, 2, 3], "fraction": [1, 2, 3], "product": [1, 2, 3]}
-START_STEPS, DEMONSTRATIONS = 900, 3600
+TASKS = {"gcd": [1, 2, 3], "reverse": [2, 3, 4], "sum": [1, 2, 3], "bits": [1, 2, 3], "count": [1, 2, 3], "product": [1, 2, 3]}
+START_STEPS, DEMONSTRATIONS = 1200, 3600
 #: the seed on whose start rates are searched, and the share of the rollouts that a try is given
 TUNE_SEED, TUNE_SHARE = 1000, 0.5
 SAMPLES, BATCH, POOL, POINTS = 8, 128, 256, 6
-MODEL = {"architecture": "llama", "hidden": 80, "layers": 3, "heads": 4, "context": 48, "tokenizer": "characters"}
+MODEL = {"architecture": "llama", "hidden": 80, "layers": 3, "heads": 4, "context": 96, "tokenizer": "characters"}
 ENGINE = {"local": {"slots": 128}}
 METRIC = "sampled_match"
 #: one estimator, two advantages, and a divisor that never changes
@@ -156,7 +156,7 @@ class Job:
         stage: dict[str, Any] = {"optimizer": "adamw"}
         if self.kind == "start":
             schedule = {"warmup": {"fraction": 0.05, "then": "linear"}}
-            stage |= {"batch_size": 64, "source": {"reasoning": {"tasks": TASKS, "examples": DEMONSTRATIONS, "longest": 38}}}
+            stage |= {"batch_size": 64, "source": {"reasoning": {"tasks": TASKS, "examples": DEMONSTRATIONS, "longest": 90}}}
             stage |= {"objective": self.objective, "knobs": {"lr": {"peak": self.lr, "schedule": schedule}, "clip": 1.0}}
             return self._whole(f"{START_STEPS} steps", {"transformer": dict(MODEL)}, stage, {"start": False, "exams": [exam]})
         method, asked = METHODS[self.method], {"reasoning": {"tasks": TASKS}}
@@ -417,8 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", type=_listed, default=list(METHODS), help="names, between semicolons where they hold commas")
     parser.add_argument("--objectives", type=_listed, default=list(OBJECTIVES))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rollouts", type=int, default=160 * BATCH, help="budget of every run after its start")
-    parser.add_argument("--rates", type=lambda text: [float(part) for part in _listed(text)], default=[2e-4, 6e-4, 1.8e-3])
+    parser.add_argument("--rollouts", type=int, default=128 * BATCH, help="budget of every run after its start")
+    parser.add_argument("--rates", type=lambda text: [float(part) for part in _listed(text)], default=[1e-4, 2e-4, 4e-4])
     parser.add_argument("--problems", type=int, default=60, help="held-out problems a cell at most")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--store", type=Path, default=Path("runs/teaching"))
