@@ -364,6 +364,8 @@ def test_a_second_training_goes_on_with_what_is_known(tmp_path: Path) -> None:
     run.trainer.train()
     run.trainer.train()
     assert callback.asked["x"] == 8 and len(teacher.updates) == 4
+    # two choices of each training were used and one was made ahead; every choice has a random stream of its own
+    assert len(teacher.askings) == 6 and len({asking.rng.random() for asking in teacher.askings}) == 6
 
 
 def test_the_example_turns_to_what_can_be_learnt(tmp_path: Path) -> None:
