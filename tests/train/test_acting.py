@@ -291,6 +291,19 @@ def test_what_choosing_asks_of_the_model_is_charged(taught: Path) -> None:
     assert accounts["teacher"]["seconds"] > 0
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": {"reasoning": {"tasks": TASKS, "examples": 20, "longest": 32}}}, "'reward', which .* does not give; sources/rollouts"),
+        ({"rollouts": {"new_tokens": 40}}, "prompt and answer take up to .* the model reads 32; lower new_tokens"),
+    ],
+)
+def test_stages_that_cannot_go_are_refused_before_earlier_ones_are_paid_for(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        outlay.run(recipe("8 steps", demonstrations(), acting(**change)), tmp_path / "run")
+    assert not (tmp_path / "run").exists() or lines(tmp_path / "run", "step") == []
+
+
 def test_a_batch_that_groups_cannot_fill_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="multiple of samples"):
         outlay.run(recipe("4 steps", acting(batch_size=10)), tmp_path / "run")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,12 +17,15 @@ from outlay.planning.cost import Cost
 from outlay.planning.memory import Memory, available_memory, choose_micro_batch, memory, return_freed_memory
 from outlay.planning.probe import ProbeResult, probe
 from outlay.planning.text import amount
-from outlay.sources.base import Batch, count_units
+from outlay.sources.base import ActingStream, Batch, count_units
 from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage
 from outlay.train.pace import flow_limits
 from outlay.train.shaping import check_shapes
 from outlay.train.snapshots import restore, snapshot
 from outlay.train.update import set_knobs, update
+
+#: columns that only answers with rewards have
+ANSWER_COLUMNS = ("reward", "group", "judged", "ended", "behaviour", "limit", "advantage")
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,11 @@ def prepare(assembly: Assembly, meter: Meter, settings: Mapping[str, Any]) -> li
     prepared = []
     for index, size in enumerate(kept):
         _check_smallest_batch(assembly, index)
-        batch = assembly.first_batch(index)
-        check_shapes(assembly.recipe.stages[index].knobs, batch, partial(assembly.cost_of, index, meter=meter))
-        cost = assembly.cost_of(index, batch, meter)
+        _check_longest_answer(assembly, index)
+        with _columns_explained(assembly, index):
+            batch = assembly.first_batch(index)
+            check_shapes(assembly.recipe.stages[index].knobs, batch, partial(assembly.cost_of, index, meter=meter))
+            cost = assembly.cost_of(index, batch, meter)
         most = assembly.largest_batch(index)
         micro_batch, why = (size, "as the run began") if size else _choose_pieces(assembly, index, most, cost)
         prepared.append(Prepared(batch, cost, micro_batch, why, most))
@@ -90,6 +96,38 @@ def _check_smallest_batch(assembly: Assembly, index: int) -> None:
         raise InputError(
             f"stage {stage.name!r} takes {least} examples an update, and {world} processes need at least one each; raise batch_size"
         )
+
+
+def _check_longest_answer(assembly: Assembly, index: int) -> None:
+    """Refuse answers that are longer than the model reads before an earlier stage has been paid for."""
+    from outlay.rollout.cache import longest_sequence
+
+    stream, stage = assembly.streams[index], assembly.recipe.stages[index]
+    room = longest_sequence(assembly.plain_module) if isinstance(stream, ActingStream) else None
+    if room is None or not isinstance(stream, ActingStream):
+        return
+    longest = int(stream.outline(stage.examples(0.0))["attention_mask"].sum(1).max())
+    if longest - 1 > room:  # the last token is not read
+        raise InputError(
+            f"stage {stage.name!r}: prompt and answer take up to {longest} tokens and the model reads {room}; lower new_tokens, ask shorter "
+            "questions, or take a model with more context"
+        )
+
+
+@contextmanager
+def _columns_explained(assembly: Assembly, index: int) -> Iterator[None]:
+    """Say what an objective lacks when its source does not give a column that it reads."""
+    try:
+        yield
+    except KeyError as error:
+        stage, column = assembly.recipe.stages[index], error.args[0] if error.args else ""
+        if column not in ANSWER_COLUMNS:
+            raise
+        objective, source = type(stage.objective).__name__, type(stage.source).__name__
+        raise InputError(
+            f"stage {stage.name!r}: {objective} reads the column {column!r}, which {source} does not give; sources/rollouts and "
+            "sources/preferences give answers with rewards, for next_token and its kin any source will do"
+        ) from error
 
 
 def _check_overheads(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:
