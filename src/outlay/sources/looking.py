@@ -15,6 +15,7 @@ from outlay.prompts.base import Question
 from outlay.sequences import answer_mask, evaluating, in_pieces, row_sums
 from outlay.sources.answering import encode
 from outlay.sources.base import Batch
+from outlay.teachers.gain import angle_concentration
 
 if TYPE_CHECKING:
     from outlay.sources.base import Actor
@@ -40,12 +41,12 @@ def concentrations(actor: Actor, questions: Sequence[Question], tokenizer: Any, 
 
     None when the budget bears no more.
     """
-    found = []
-    for hidden, lengths in _hidden(actor, questions, tokenizer, account):
-        for i, length in enumerate(lengths):
-            rows = hidden[i, :length].double()
-            mean = (rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)).mean(0)
-            found.append(float(mean @ mean))  # the mean of all cosines, those of tokens with themselves included
+    nothing = np.empty((0, 0))  # chat templates do not say which tokens are a system prompt's
+    found = [
+        angle_concentration(hidden[i, :length].double().numpy(), nothing)
+        for hidden, lengths in _hidden(actor, questions, tokenizer, account)
+        for i, length in enumerate(lengths)
+    ]
     return np.array(found) if len(found) == len(questions) else None
 
 
