@@ -81,6 +81,12 @@ def test_the_teacher_saw_progress_and_every_evaluation_of_the_stage(alone: Path)
     assert shares != pytest.approx([0.5, 0.5], abs=0.01) and sum(shares) == pytest.approx(1)
 
 
+def test_every_step_says_what_its_examples_are_mixed_of(alone: Path) -> None:
+    shares = [(line["metrics"]["share/verse"], line["metrics"]["share/code"]) for line in lines(alone, "step")]
+    assert len(shares) == 12 and all(sum(pair) == pytest.approx(1) for pair in shares)
+    assert len(set(shares)) == 4  # one for each round between evaluations
+
+
 def test_losses_change_what_is_read(alone: Path, tmp_path: Path) -> None:
     outlay.run(recipe(eta=0.0), tmp_path / "even")
     read = [{name: domain["cursor"] for name, domain in state_of(folder)["domains"].items()} for folder in (alone, tmp_path / "even")]

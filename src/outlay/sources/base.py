@@ -145,6 +145,15 @@ class Watches(Stream, Protocol):
 
 
 @runtime_checkable
+class Mixes(Stream, Protocol):
+    """A stream that says what its examples are mixed of."""
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the next examples that each part is expected to get, by name, summing to 1."""
+        ...
+
+
+@runtime_checkable
 class Examples(Protocol):
     """A fixed set of examples in memory or on disk."""
 

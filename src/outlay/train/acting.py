@@ -11,7 +11,7 @@ from outlay.budget import BOUGHT
 from outlay.errors import RunFailed
 from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.rollout.base import Work
-from outlay.sources.base import ActingStream, Actor, Batch, count_units
+from outlay.sources.base import ActingStream, Actor, Batch, Mixes, count_units
 from outlay.sources.pairs import trimmed
 from outlay.train.assembly import StageRun
 from outlay.train.pace import Pace
@@ -124,8 +124,12 @@ def paid_for(stage_run: StageRun) -> tuple[str, ...]:
 
 
 def seen_of(stage_run: StageRun) -> dict[str, float]:
-    """Return what was seen of the answers that the next update is made of; nothing for streams that do not act."""
-    return stage_run.stream.seen() if isinstance(stage_run.stream, ActingStream) else {}
+    """Return what was seen of the answers that the next update is made of, or of what its examples are mixed (``share/<part>``); nothing for
+    other streams."""
+    stream = stage_run.stream
+    if isinstance(stream, ActingStream):
+        return stream.seen()
+    return {f"share/{name}": share for name, share in stream.shares().items()} if isinstance(stream, Mixes) else {}
 
 
 def prepared(run: Spending, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], account: str) -> Batch:
