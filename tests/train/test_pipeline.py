@@ -490,7 +490,7 @@ def test_bundled_recipes_of_several_stages_run(name: str, tmp_path: Path) -> Non
     ]
     rolled = [i for i, stage in enumerate(load_recipe(name).stages) if "rollouts" in stage.source.units]
     # so little training gets no answer right, and groups that vary would be looked for in vain
-    few = [f"stages[{i}].{change}" for i in rolled for change in ("batch_size=8", "source.rollouts.keep=all")]
+    few = [f"stages[{i}].{change}" for i in rolled for change in ("batch_size=8", "source.rollouts.repair=null")]
     result = outlay.run(load_recipe(name, [*small, *few, "stages[0].source.reasoning.examples=20"], "9 steps"), tmp_path / "run")
     assert result.ended_by == "steps" and all(stage["steps"] for stage in result.stages)
     assert result.spent["rollouts"] > 0 and result.metrics["exact_match"] >= 0
@@ -500,7 +500,7 @@ def test_bundled_teacher_and_student_run(tmp_path: Path) -> None:
     few = {
         "legs[0].recipe.model.transformer.hidden": 16, "legs[2].recipe.model.transformer.hidden": 8, "legs[2].recipe.model.transformer.layers": 1,
         "legs[0].recipe.stages[0].batch_size": 8, "legs[0].recipe.stages[0].source.reasoning.examples": 20, "legs[0].recipe.stages[1].batch_size": 8,
-        "legs[0].recipe.stages[1].source.rollouts.keep": "all", "legs[1].answers.questions": 12, "legs[2].recipe.stages[0].batch_size": 8,
+        "legs[0].recipe.stages[1].source.rollouts.repair": None, "legs[1].answers.questions": 12, "legs[2].recipe.stages[0].batch_size": 8,
         "legs[2].recipe.stages[1].batch_size": 8, "legs[2].recipe.evaluate.exams[0].exact_match.problems": 2,
     }  # fmt: skip
     result = run_pipeline(load_pipeline("teacher_student", [f"{key}={value}" for key, value in few.items()], "11 steps"), tmp_path / "out")
