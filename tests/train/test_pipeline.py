@@ -500,7 +500,7 @@ def test_bundled_teacher_and_student_run(tmp_path: Path) -> None:
     few = {
         "legs[0].recipe.model.transformer.hidden": 16, "legs[2].recipe.model.transformer.hidden": 8, "legs[2].recipe.model.transformer.layers": 1,
         "legs[0].recipe.stages[0].batch_size": 8, "legs[0].recipe.stages[0].source.reasoning.examples": 20, "legs[0].recipe.stages[1].batch_size": 8,
-        "legs[0].recipe.stages[1].source.rollouts.repair": None, "legs[1].answers.questions": 12, "legs[2].recipe.stages[0].batch_size": 8,
+        "legs[0].recipe.stages[1].source.rollouts.repair": "null", "legs[1].answers.questions": 12, "legs[2].recipe.stages[0].batch_size": 8,
         "legs[2].recipe.stages[1].batch_size": 8, "legs[2].recipe.evaluate.exams[0].exact_match.problems": 2,
     }  # fmt: skip
     result = run_pipeline(load_pipeline("teacher_student", [f"{key}={value}" for key, value in few.items()], "11 steps"), tmp_path / "out")
