@@ -198,9 +198,9 @@ def test_a_replayed_row_takes_the_place_of_a_silent_one_whole() -> None:
     actor = Actor(MODEL, CONTEXT, {}, books.leave, lambda _: nullcontext(), prepare)
     silent = 0
     for _ in range(4):
-        stream.act(12, actor)
+        replayed = stream.act(12, actor).seen["replayed"]
         batch = stream.draw(12)
-        assert len(batch["labels"]) == 12
+        assert len(batch["labels"]) == 12 and replayed > 0
         silent += int((batch["advantage"] == 0).all(1).sum())
         # labels repeat what is read, wherever they are set
         told = batch["labels"] != -100

@@ -30,7 +30,8 @@ from outlay.sources.choosing import Choosing
 from outlay.sources.layout import Row, lay_out
 from outlay.sources.pairs import trimmed
 from outlay.sources.prompts import tokenizer_of
-from outlay.sources.workshop import Generation, divided, outcomes
+from outlay.sources.telling import by_kind, detail, divided, statistics
+from outlay.sources.workshop import Generation, outcomes
 from outlay.teachers import Teacher, Uniform
 
 #: what the names of tensors that a repair keeps begin with
@@ -299,7 +300,9 @@ class RolloutStream:
         made = actor.prepare(batch)
         self._learn(work, _advantages(kept, batch, made))
         if isinstance(self._repair, Replays):
+            silent = _silent(made)
             made = self._repair.replay(made, self._tokenizer.pad_token_id, work.rng)
+            acted.seen["replayed"] = silent - _silent(made)
         self._buffer = _Buffer(made, acted.place, work.asked, acted.seen, per_epoch, arms=arms)
         return acted
 
@@ -352,29 +355,13 @@ class RolloutStream:
 
     def _acted(self, work: Generation, kept: Sequence[Group], actor: Actor) -> Acted:
         shares = self._choosing.shares(work.place, actor.progress) if self._choosing is not None else {}
-        seen = self._statistics(work, kept)
-        return Acted(work.place, work.asked, work.cut, seen, _detail(work.every), _by_kind(work.every), divided(work.every), shares)
+        seen = statistics(work, kept, self._repair is not None)
+        return Acted(work.place, work.asked, work.cut, seen, detail(work.every), by_kind(work.every), divided(work.every), shares)
 
-    def _statistics(self, work: Generation, kept: Sequence[Group]) -> dict[str, float]:
-        values = [value for group in work.every for value in group.values]
-        attempts = [one for group in work.every for one in group.attempts]
-        seen = {
-            "reward": _mean(values), "unjudged": float(sum(not one.judged for one in attempts)),
-            "length": _mean([float(len(one.completion.tokens)) for one in attempts]),
-            "ended": _mean([float(one.completion.ended != "limit") for one in attempts]),
-            "varied": _mean([float(group.varied) for group in work.every]),
-            "rollouts_generated": float(work.generated), "rollouts_trained": float(sum(len(group.attempts) for group in kept)),
-        }  # fmt: skip
-        if self._repair is not None:
-            seen["hinted"] = _mean([group.hinted for group in kept])
-            seen["too_long"] = float(work.too_long)
-            seen["varied_after_repair"] = _mean([float(group.varied) for group in kept])
-        for name, verdicts in work.told.items():
-            judged = [verdict for verdict in verdicts if verdict.outcome != "unjudged"]
-            seen[f"passed/{name}"] = _mean([float(verdict.outcome == "passed") for verdict in judged])
-            if len(work.told) > 1:
-                seen[f"reward/{name}"] = _mean([verdict.value for verdict in judged])
-        return seen
+
+def _silent(batch: Batch) -> float:
+    """Return how many rows have no advantage on any token."""
+    return float((batch["advantage"] == 0).all(1).sum()) if "advantage" in batch else 0.0
 
 
 def _edges(sizes: NDArray[np.int64], parts: int) -> list[int]:
@@ -411,34 +398,3 @@ def _advantages(groups: Sequence[Group], before: Batch, made: Batch) -> dict[int
         if not group.hinted:
             found[id(group)] = tuple(of_rows[row] for row in rows)
     return found
-
-
-def _by_kind(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
-    """Return what was asked and what came of it by kind of question."""
-    kinds: dict[str, list[Group]] = {}
-    for group in groups:
-        kinds.setdefault(group.question.kind, []).append(group)
-    return {
-        kind: {
-            "asked": float(len(mine)),
-            "answers": float(sum(len(group.attempts) for group in mine)),
-            "success": _mean([group.rate for group in mine if group.values]),
-            "varied": _mean([float(group.varied) for group in mine]),
-        }
-        for kind, mine in sorted(kinds.items())
-    }
-
-
-def _detail(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
-    rows = [(group, one) for group in groups for one in group.attempts]
-    return {
-        "place": torch.tensor([group.question.place for group, _ in rows], dtype=torch.long),
-        "arm": torch.tensor([group.arm for group, _ in rows], dtype=torch.long),
-        "reward": torch.tensor([one.value for _, one in rows]),
-        "judged": torch.tensor([one.judged for _, one in rows], dtype=torch.bool),
-        "length": torch.tensor([len(one.completion.tokens) for _, one in rows], dtype=torch.long),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

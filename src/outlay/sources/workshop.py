@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from outlay.arms import FloatArray, Outcome
 from outlay.prompts.base import Question, Questions
 from outlay.repairs.base import Attempt, Group
@@ -321,9 +319,3 @@ def outcomes(generation: Generation, advantages: dict[int, tuple[float, ...]]) -
 
 def _outcome(group: Group, norms: tuple[float, ...], advantages: tuple[float, ...] = (), features: FloatArray | None = None) -> Outcome:
     return Outcome(group.arm, tuple(group.values), advantages, norms, features)
-
-
-def divided(groups: Sequence[Group]) -> dict[int, int]:
-    """Return answers to a question -> how many questions got so many."""
-    sizes, counts = np.unique([len(group.attempts) for group in groups], return_counts=True)
-    return dict(zip(sizes.astype(int).tolist(), counts.tolist(), strict=True))
