@@ -393,7 +393,7 @@ generated answers? {complete} of {len(study.pairs)} combinations so far, {hours:
 - **Mixture.** {len(TASKS)} tasks of reasoning-gym at three levels each: {mixture}.
   A teacher's arms are these {cells} cells, of endless questions; a pool teacher's are {POOL} single questions, asked again and again.
 - **Starts.** A character-level Llama of {MODEL["layers"]} layers of {MODEL["hidden"]},
-  taught on {DEMONSTRATIONS} demonstrations for {START_STEPS} steps; one for every seed, the same for all methods.
+  taught for {START_STEPS} steps of 64 on up to {DEMONSTRATIONS} demonstrations a cell; one for every seed, the same for all methods.
   Mean held-out success of the starts: {began}.
 - **Budget.** {study.rollouts:,} generated rollouts, of which greedy baselines, probes and groups thrown away are part;
   {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero, a loss divided by a constant.
