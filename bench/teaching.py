@@ -3,8 +3,8 @@
     python bench/teaching.py [--store runs/teaching] [--out docs/results/teaching.md]
 
 One mixture of reasoning tasks and levels; from the same supervised starts every method goes on with the same number of generated rollouts,
-greedy baselines, probes, hints and thrown-away groups counted. The loss has a fixed normaliser, so that a method that trains on fewer answers
-does not take larger steps for it. Learning rates: the same grid for everyone, on a start of a seed that is not measured, at half of the
+greedy baselines, probes, hints and thrown-away groups counted. The loss is divided by a constant and by the answers of the update, which are the same
+for everyone but ``drop`` and ``refill``: these take larger steps for each answer that they keep. Learning rates: the same grid for everyone, on a start of a seed that is not measured, at half of the
 rollouts. Every run is a line of the store, so that a bench that was stopped goes on where it was.
 """
 
@@ -396,7 +396,8 @@ generated answers? {complete} of {len(study.pairs)} combinations so far, {hours:
   taught for {START_STEPS} steps of 64 on up to {DEMONSTRATIONS} demonstrations a cell; one for every seed, the same for all methods.
   Mean held-out success of the starts: {began}.
 - **Budget.** {study.rollouts:,} generated rollouts, of which greedy baselines, probes and groups thrown away are part;
-  {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero, a loss divided by a constant.
+  {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero. The loss is divided by a constant and by the answers of the update, which are as many for
+  everyone but `drop` and the two refills: these take larger steps for what they keep.
 - **Rates.** {", ".join(f"{rate:g}" for rate in study.rates)}, each tried by every method with {TUNE_SHARE:.0%} of the rollouts
   on a start of its own; the best area decides.
 - **Measured.** Mean held-out success of 4 sampled answers on {study.problems} problems a cell (fewer where there are not so many),
