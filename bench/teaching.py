@@ -4,8 +4,8 @@
 
 One mixture of reasoning tasks and levels; from the same supervised starts every method goes on with the same number of generated rollouts,
 greedy baselines, probes, hints and thrown-away groups counted. The loss is divided by a constant and by the answers of the update, which are the same
-for everyone but ``drop`` and ``refill``: these take larger steps for each answer that they keep. Learning rates: the same grid for everyone, on a start of a seed that is not measured, at half of the
-rollouts. Every run is a line of the store, so that a bench that was stopped goes on where it was.
+for everyone but ``drop`` and ``refill``: these take larger steps for each answer that they keep. Learning rates: the same grid for
+everyone, on a start of a seed that is not measured, at half of the rollouts. Every run is a line of the store, so that a bench that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def differences(study: Study, objective: str, method: str, of: str) -> Interval 
 
 def report(study: Study, command: str) -> str:
     """Return everything that has been found so far as Markdown."""
-    parts = ["# Teachers, allocators and repairs at equal rollouts\n", _about(study, command)]
+    parts = ["# Teachers, allocators and repairs at equal rollouts\n", _about(study, command), _short(study)]
     for objective in study.objectives:
         rows = [_row(study, objective, name) for o, name in study.pairs if o == objective and study.complete(o, name)]
         if rows:
@@ -352,6 +352,32 @@ def report(study: Study, command: str) -> str:
         parts.append("## Runs that failed\n\nThey count as 0.\n\n" + "\n".join(f"- {row['key']}: {row['why']}" for row in failed) + "\n")
     parts.append("## Not here\n\n" + "\n".join(f"- `{name}`: {why}" for name, why in ELSEWHERE.items()) + "\n")
     return "\n".join(parts)
+
+
+def _short(study: Study) -> str:
+    lines = ["## In short\n"]
+    for objective in study.objectives:
+        gaps = {
+            name: differences(study, objective, name, "area")
+            for o, name in study.pairs
+            if o == objective and METHODS[name].baseline != name
+        }
+        told: dict[str, list[str]] = {"**better**": [], "undecided": [], "**worse**": []}
+        for name, gap in gaps.items():
+            if gap is not None:
+                told[_verdict(gap)].append(name)
+        counts = [f"{len(names)} {verdict.strip('*')}" for verdict, names in told.items()]
+        worse = f" Worse: {'; '.join(told['**worse**'])}." if told["**worse**"] else ""
+        better = f" Better: {'; '.join(told['**better**'])}." if told["**better**"] else ""
+        lines.append(f"- {objective}, area against uniform: {', '.join(counts)}.{better}{worse}")
+        soon = []
+        for name in gaps:
+            jobs, base = study.complete(objective, name), study.complete(objective, METHODS[name].baseline)
+            shares = [reached(study, job, study.curve(other)[-1][1]) for job, other in zip(jobs, base, strict=False)]
+            if shares and statistics.median(shares) <= 0.5:
+                soon.append(f"{name} ({statistics.median(shares):.2f}, {sum(map(math.isfinite, shares))} of {len(shares)} seeds)")
+        lines.append(f"- {objective}, uniform's final success in half of the rollouts or less (median): {'; '.join(soon) or 'none'}.")
+    return "\n".join(lines) + "\n"
 
 
 def _row(study: Study, objective: str, method: str) -> tuple[float, str]:
@@ -396,8 +422,8 @@ generated answers? {complete} of {len(study.pairs)} combinations so far, {hours:
   taught for {START_STEPS} steps of 64 on up to {DEMONSTRATIONS} demonstrations a cell; one for every seed, the same for all methods.
   Mean held-out success of the starts: {began}.
 - **Budget.** {study.rollouts:,} generated rollouts, of which greedy baselines, probes and groups thrown away are part;
-  {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero. The loss is divided by a constant and by the answers of the update, which are as many for
-  everyone but `drop` and the two refills: these take larger steps for what they keep.
+  {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero.
+  The loss is divided by a constant and by the answers of the update, which are as many for everyone but `drop` and the two refills: these take larger steps for what they keep.
 - **Rates.** {", ".join(f"{rate:g}" for rate in study.rates)}, each tried by every method with {TUNE_SHARE:.0%} of the rollouts
   on a start of its own; the best area decides.
 - **Measured.** Mean held-out success of 4 sampled answers on {study.problems} problems a cell (fewer where there are not so many),
