@@ -5,7 +5,8 @@
 One mixture of reasoning tasks and levels; from the same supervised starts every method goes on with the same number of generated rollouts,
 greedy baselines, probes, hints and thrown-away groups counted. The loss is divided by a constant and by the answers of the update, which are the same
 for everyone but ``drop`` and ``refill``: these take larger steps for each answer that they keep. Learning rates: the same grid for
-everyone, on a start of a seed that is not measured, at half of the rollouts. Every run is a line of the store, so that a bench that was stopped goes on where it was.
+everyone, on a start of a seed that is not measured, at half of the rollouts.
+Every run is a line of the store, so that a bench that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -423,7 +424,8 @@ generated answers? {complete} of {len(study.pairs)} combinations so far, {hours:
   Mean held-out success of the starts: {began}.
 - **Budget.** {study.rollouts:,} generated rollouts, of which greedy baselines, probes and groups thrown away are part;
   {SAMPLES} answers to a question on average, {BATCH} an update, AdamW, rate linear to zero.
-  The loss is divided by a constant and by the answers of the update, which are as many for everyone but `drop` and the two refills: these take larger steps for what they keep.
+  The loss is divided by a constant and by the answers of the update, which are as many for everyone
+  but `drop` and the two refills: these take larger steps for what they keep.
 - **Rates.** {", ".join(f"{rate:g}" for rate in study.rates)}, each tried by every method with {TUNE_SHARE:.0%} of the rollouts
   on a start of its own; the best area decides.
 - **Measured.** Mean held-out success of 4 sampled answers on {study.problems} problems a cell (fewer where there are not so many),
