@@ -1,6 +1,6 @@
 """What choosing costs: every teacher, allocator and estimator at 256 questions of 8 answers, as a share of the step that it serves.
 
-    python bench/choosing.py [--steps 12]
+    python bench/choosing.py [--steps 12] [--hidden 80]
 
 Each method of bench/teaching.py spends the same steps of 2048 rollouts with a small model on one thread. The processor time inside choosing, dividing,
 learning and reporting shares is measured in the run itself, passes of the model that a method needs apart, and set beside that of the whole step. The
@@ -62,10 +62,10 @@ class Watch:
         return spent
 
 
-def recipe(name: str, steps: int) -> outlay.Recipe:
-    """Return the run of a method: so many steps of 2048 rollouts."""
+def recipe(name: str, steps: int, hidden: int) -> outlay.Recipe:
+    """Return the run of a method: so many steps of 2048 rollouts, of a model of this width."""
     plain = teaching.Job("measure", name, "grpo", 3e-4, 1, 0, 1).recipe("")
-    plain |= {"budget": f"{steps} steps", "model": {"transformer": dict(teaching.MODEL)}, "evaluate": {"start": False}}
+    plain |= {"budget": f"{steps} steps", "model": {"transformer": {**teaching.MODEL, "hidden": hidden}}, "evaluate": {"start": False}}
     rollouts = plain["stages"][0]["source"]["rollouts"]
     if "pool" in rollouts["prompts"]:
         rollouts["prompts"]["pool"]["size"] = POOL
@@ -73,12 +73,12 @@ def recipe(name: str, steps: int) -> outlay.Recipe:
     return outlay.load_recipe(plain)
 
 
-def measure(name: str, steps: int, watch: Watch, ends: list[float]) -> tuple[float, float, float]:
+def measure(name: str, steps: int, hidden: int, watch: Watch, ends: list[float]) -> tuple[float, float, float]:
     """Return the median processor seconds of a step, of choosing in it, and of the model's passes for it; the first three steps are left out."""
     ends.clear()
     watch.take()
     with tempfile.TemporaryDirectory() as folder:
-        outlay.run(recipe(name, steps), Path(folder) / "run")
+        outlay.run(recipe(name, steps, hidden), Path(folder) / "run")
     rows, whole = PER_STEP[-steps:], [b - a for a, b in itertools.pairwise(ends)]
     chose = statistics.fmean(row.get("choose", 0.0) for row in rows[3:])  # some learn every few steps: the mean, not the median
     looked = statistics.fmean(row.get("model", 0.0) for row in rows[3:])
@@ -92,6 +92,7 @@ def main() -> int:
     """Measure every method and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=80, help="width of the model; 80 are 0.3 M parameters")
     parser.add_argument("--methods", nargs="*", default=None)
     asked = parser.parse_args()
     watch, ends = Watch(), list[float]()
@@ -114,7 +115,7 @@ def main() -> int:
     for name in asked.methods or teaching.METHODS:
         if teaching.METHODS[name].kind == "repair":
             continue
-        step, chose, looked = measure(name, asked.steps, watch, ends)
+        step, chose, looked = measure(name, asked.steps, asked.hidden, watch, ends)
         share = chose / step
         above += [name] if share >= BAR else []
         print(f"{name:28} {step * 1e3:6.0f} ms {chose * 1e3:7.2f} ms {share:8.2%} {looked / step:20.2%}", flush=True)
