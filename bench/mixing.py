@@ -57,7 +57,14 @@ PROBE_SHARE = 0.04
 LENGTH, BATCH, POINTS, WATCHED, REPORTED = 128, 8, 5, 6, 16
 MODEL = {"architecture": "llama", "hidden": 64, "layers": 2, "heads": 4, "context": LENGTH, "tokenizer": "bytes"}
 #: the simulated world in which the mixing agent is trained, and how
-WORLD = {"trajectories": 400, "scale": [0.01, 0.05], "exponent": [0.25, 0.6], "floor": [0.5, 2.0], "forgetting": [0.0, 0.1], "mean": 0.5}
+WORLD: dict[str, Any] = {
+    "trajectories": 400,
+    "scale": [0.01, 0.05],
+    "exponent": [0.25, 0.6],
+    "floor": [0.5, 2.0],
+    "forgetting": [0.0, 0.1],
+    "mean": 0.5,
+}
 WHOLE = math.log(260)
 
 #: how a teacher's fields follow from the texts
@@ -187,7 +194,7 @@ def trained() -> Agent:
         run = curves.run((wandering if number % 3 else leaning)(rng), POINTS)
         floors = rng.uniform(*WORLD["floor"], len(DOMAINS))
         runs.append(Trajectory(run.mixtures, floors + (WHOLE - floors) * run.losses))
-    return train_agent(runs, mean=WORLD["mean"])
+    return train_agent(runs, mean=WORLD["mean"])[0]
 
 
 def _fields(rng: np.random.Generator) -> FieldCurves:

@@ -18,6 +18,7 @@ from outlay.allocators import Bound, Claims
 from outlay.arms import Arm, FloatArray, IntArray, Outcome
 from outlay.context import Context
 from outlay.errors import InputError
+from outlay.estimators import InContext, text_features
 from outlay.models import Transformer
 from outlay.prompts import PoolPrompts, ReasoningPrompts
 from outlay.record import Record
@@ -231,6 +232,17 @@ def test_estimates_follow_what_was_judged() -> None:
     assert second.rates[0] == pytest.approx(np.mean(latest)) and second.seen.tolist() == [16, 8, 0]
 
 
+def test_an_estimator_that_reads_is_told_what_it_read_of_each_question() -> None:
+    teacher = Scripted()
+    stream = rollouts(teacher=teacher, estimator=InContext(reads="text")).open(CONTEXT)
+    act(stream)
+    asked = PROMPTS.open(CONTEXT).pick([0, 0, 1, 0, 0, 1])
+    expected = text_features([question.text for question in asked])
+    found = [one.features for one in teacher.told.updates[0][1]]
+    assert all(row is not None for row in found)
+    assert np.array_equal(np.stack([row for row in found if row is not None]), expected)
+
+
 def test_candidates_that_are_screened_out_are_not_answered() -> None:
     books = Books()
     stream = rollouts(teacher=Screening()).open(CONTEXT)
@@ -246,6 +258,20 @@ def test_an_allocator_divides_exactly_what_there_is() -> None:
     sizes = torch.unique(stream.draw(24)["group"], return_counts=True)[1].tolist()
     assert sizes == [1, 2, 4, 5, 6, 6] or sorted(sizes) == sizes
     assert sum(sizes) == books.rollouts == 24 == sum(n * count for n, count in acted.divided.items())
+
+
+def test_an_allocator_is_told_what_estimates_rest_on() -> None:
+    allocator, teacher = Slope(), Scripted()
+    stream = rollouts(allocator=allocator, teacher=teacher).open(CONTEXT)
+    for _ in range(2):
+        act(stream)
+        done(stream)
+    first, second = allocator.claims
+    assert first.seen is not None and second.seen is not None and first.seen.tolist() == [0.0] * 6 and np.isnan(first.rates).all()
+    (_, outcomes), asking = teacher.told.updates[0], teacher.told.askings[1]
+    answers = [min(16, sum(len(one.rewards) for one in outcomes if one.arm == arm)) for arm in (0, 1)]
+    assert second.seen.tolist() == [answers[arm] for arm in (0, 0, 1, 0, 0, 1)]
+    assert second.rates.tolist() == [asking.rates[arm] for arm in (0, 0, 1, 0, 0, 1)]
 
 
 def test_a_probe_is_part_of_the_total_and_tells_the_allocator() -> None:

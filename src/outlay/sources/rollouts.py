@@ -395,6 +395,5 @@ def _advantages(groups: Sequence[Group], before: Batch, made: Batch) -> dict[int
     found: dict[int, tuple[float, ...]] = {}
     for number, group in enumerate(groups):
         rows = torch.nonzero((before["group"] == number) & usual & before["judged"]).squeeze(1).tolist()
-        if not group.hinted:
-            found[id(group)] = tuple(of_rows[row] for row in rows)
+        found[id(group)] = tuple(of_rows[row] for row in rows)
     return found

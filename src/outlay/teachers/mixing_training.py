@@ -146,31 +146,8 @@ def train_agent(
     candidates: int = 8,
     lr: float = 1e-3,
     seed: int = 0,
-) -> Agent:
-    """Return an agent that has learnt from trajectories alone; see ``learn``, which also returns its critic."""
-    return learn(
-        trajectories, history=history, hidden=hidden, alpha=alpha, gamma=gamma, mean=mean, imitated=imitated, warm_up=warm_up, steps=steps,
-        batch=batch, candidates=candidates, lr=lr, seed=seed,
-    )[0]  # fmt: skip
-
-
-def learn(
-    trajectories: Sequence[Trajectory],
-    *,
-    history: int = 4,
-    hidden: Sequence[int] = (32, 32),
-    alpha: float = 0.1,
-    gamma: float = 0.95,
-    mean: float = 0.0,
-    imitated: float = 0.25,
-    warm_up: int = 300,
-    steps: int = 600,
-    batch: int = 128,
-    candidates: int = 8,
-    lr: float = 1e-3,
-    seed: int = 0,
 ) -> tuple[Agent, Critic]:
-    """Return an agent and its critic.
+    """Return an agent that has learnt from trajectories alone, and its critic.
 
     First the actor imitates the best trajectories: least cross entropy of their mixtures. Then in each step the critic follows ``critic_loss``,
     compared with random mixtures and the actor's own, and the actor climbs Q(s, actor(s)). Targets come from a copy of the critic that
@@ -192,9 +169,8 @@ def learn(
         seed: root of the random streams.
     """
     require(len(trajectories) > 0, "an agent learns from one trajectory at least, found none")
-    require(
-        history >= 1 and batch > 0 and candidates > 0, f"history, batch and candidates must be > 0, found {history}, {batch}, {candidates}"
-    )
+    counts = (history, batch, candidates)
+    require(min(counts) > 0, f"history, batch and candidates must be > 0, found {counts}")
     require(alpha >= 0 and 0 <= gamma <= 1, f"alpha must be >= 0 and gamma in [0, 1], found {alpha} and {gamma}")
     require(0 <= mean <= 1 and 0 < imitated <= 1, f"mean must lie in [0, 1] and imitated in (0, 1], found {mean} and {imitated}")
     arms = trajectories[0].losses.shape[1]
