@@ -57,6 +57,10 @@ FAMILIES: dict[str, str] = {
     "teachers": "Teacher",
     "allocators": "Allocator",
     "repairs": "Repair",
+    "projectors": "Projector",
+    "inner_rules": "InnerRule",
+    "residuals": "Residual",
+    "formats": "Format",
 }
 
 

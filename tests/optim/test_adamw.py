@@ -32,8 +32,8 @@ def test_three_steps_by_the_formula(fused: bool) -> None:
 
 
 def test_state_bytes_by_hand() -> None:
-    assert AdamW().state_bytes([(2, 3), (3,)]) == (2 * 6 * 4 + 4) + (2 * 3 * 4 + 4)
-    assert AdamW().state_bytes([(2, 3)], element_size=2) == 2 * 6 * 2 + 4
+    assert AdamW().state_bytes({"a": (2, 3), "b": (3,)}) == (2 * 6 * 4 + 4) + (2 * 3 * 4 + 4)
+    assert AdamW().state_bytes({"a": (2, 3)}, element_size=2) == 2 * 6 * 2 + 4
 
 
 @pytest.mark.parametrize(

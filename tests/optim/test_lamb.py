@@ -120,7 +120,7 @@ def test_agrees_with_pytorch_optimizer(decay: float, scale: float) -> None:
 
 
 def test_state_bytes_by_hand() -> None:
-    assert Lamb().state_bytes([(2, 3), (3,)]) == (2 * 6 * 4 + 4) + (2 * 3 * 4 + 4)
+    assert Lamb().state_bytes({"a": (2, 3), "b": (3,)}) == (2 * 6 * 4 + 4) + (2 * 3 * 4 + 4)
 
 
 @pytest.mark.parametrize(

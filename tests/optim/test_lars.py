@@ -85,7 +85,7 @@ def test_agrees_with_pytorch_optimizer_without_momentum_and_decay() -> None:
 
 
 def test_state_bytes_by_hand() -> None:
-    assert (Lars().state_bytes([(2, 3), (3,)]), Lars().state_bytes([(2, 3)], 2)) == (36, 12)
+    assert (Lars().state_bytes({"a": (2, 3), "b": (3,)}), Lars().state_bytes({"a": (2, 3)}, 2)) == (36, 12)
 
 
 @pytest.mark.parametrize(("fields"), [{"lower": -1.0}, {"lower": 3.0, "upper": 2.0}])

@@ -122,8 +122,8 @@ def test_prodigy_and_d_adaptation_find_their_rate() -> None:
 
 
 def test_state_bytes_by_hand() -> None:
-    assert [spec.state_bytes([(2, 3), (3,)]) for spec in ALL] == [4 * 9 * 4, 3 * 9 * 4, 2 * 9 * 4]
-    assert [spec.state_bytes([(2, 3)], 2) for spec in ALL] == [48, 36, 24]
+    assert [spec.state_bytes({"a": (2, 3), "b": (3,)}) for spec in ALL] == [4 * 9 * 4, 3 * 9 * 4, 2 * 9 * 4]
+    assert [spec.state_bytes({"a": (2, 3)}, 2) for spec in ALL] == [48, 36, 24]
 
 
 @pytest.mark.parametrize("spec", ALL)

@@ -44,8 +44,8 @@ def test_groups_and_state() -> None:
     assert [p.dim() for p in matrices["params"]] == [2, 3]
     assert [p.dim() for p in vectors["params"]] == [1, 0]
     assert (matrices[SCALES], vectors[SCALES]) == ({}, {"weight_decay": 0.0})
-    assert Sgd().state_bytes([(2, 3), (3,), ()]) == 4 * (6 + 3 + 1)
-    assert Sgd().state_bytes([(2, 3)], element_size=2) == 12
+    assert Sgd().state_bytes({"a": (2, 3), "b": (3,), "c": ()}) == 4 * (6 + 3 + 1)
+    assert Sgd().state_bytes({"a": (2, 3)}, element_size=2) == 12
     assert len(Sgd().build(parameters[1:2]).param_groups) == 1
 
 

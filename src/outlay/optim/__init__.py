@@ -5,11 +5,13 @@ from __future__ import annotations
 from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec, follow
 from outlay.optim.d_adaptation import DAdaptation
+from outlay.optim.galore import GaLore
 from outlay.optim.lamb import Lamb
 from outlay.optim.lars import Lars
 from outlay.optim.prodigy import Prodigy
 from outlay.optim.schedule_free import ScheduleFree
 from outlay.optim.sgd import Sgd
+from outlay.optim.subspace import Subspace
 
 METHODS: dict[str, type] = {
     "adamw": AdamW,
@@ -19,17 +21,21 @@ METHODS: dict[str, type] = {
     "schedule_free": ScheduleFree,
     "lamb": Lamb,
     "lars": Lars,
+    "subspace": Subspace,
+    "galore": GaLore,
 }
 
 __all__ = [
     "METHODS",
     "AdamW",
     "DAdaptation",
+    "GaLore",
     "Lamb",
     "Lars",
     "OptimizerSpec",
     "Prodigy",
     "ScheduleFree",
     "Sgd",
+    "Subspace",
     "follow",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,10 +42,10 @@ class AdamW:
         if self.eps <= 0:
             raise ValueError(f"eps must be > 0, found {self.eps}")
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return torch's AdamW over the parameters."""
         return torch.optim.AdamW(decay_groups(parameters), betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=0.0, fused=self.fused)
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """Two moments an element, and a step count of 4 bytes a tensor."""
-        return sum(2 * math.prod(shape) * element_size + 4 for shape in shapes)
+        return sum(2 * math.prod(shape) * element_size + 4 for shape in shapes.values())

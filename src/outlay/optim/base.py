@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
@@ -22,12 +22,12 @@ class OptimizerSpec(Protocol):
 
     knobs: ClassVar[dict[str, float]]
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        """Return the optimizer over named parameters. Groups may carry ``scales``: knob -> factor."""
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
+        """Return the optimizer over named parameters. Groups may carry ``scales``: knob -> factor. What is random comes from streams of ``seed``."""
         ...
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
-        """Return how many bytes the state takes for parameters of these shapes and this many bytes an element."""
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
+        """Return the most bytes that the state takes for parameters of these names and shapes and this many bytes an element."""
         ...
 
 

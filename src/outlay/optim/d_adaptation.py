@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,7 +51,7 @@ class DAdaptation:
             raise ValueError(f"eps and first must be > 0 and growth > 1, found {self.eps}, {self.first} and {self.growth}")
         maintained()
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return pytorch_optimizer's DAdaptAdam over the parameters."""
         optimizer: torch.optim.Optimizer = maintained().DAdaptAdam(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
@@ -59,6 +59,6 @@ class DAdaptation:
         )  # fmt: skip
         return optimizer
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """Two moments and the sum s: three times the parameters."""
-        return sum(3 * math.prod(shape) * element_size for shape in shapes)
+        return sum(3 * math.prod(shape) * element_size for shape in shapes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -60,13 +60,13 @@ class Lamb:
         if self.adapt not in ("matrices", "all", "none"):
             raise ValueError(f"adapt must be matrices, all or none, found {self.adapt!r}")
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return the optimizer over the parameters."""
         return _Lamb(self, decay_groups(parameters))
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """Two moments an element, and a step count of 4 bytes a tensor."""
-        return sum(2 * math.prod(shape) * element_size + 4 for shape in shapes)
+        return sum(2 * math.prod(shape) * element_size + 4 for shape in shapes.values())
 
     def adapts(self, parameter: torch.Tensor) -> bool:
         """Return whether the ratio applies to a tensor."""

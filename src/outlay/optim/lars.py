@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,13 +43,13 @@ class Lars:
         if not 0 <= self.lower < self.upper:
             raise ValueError(f"0 <= lower < upper must hold, found {self.lower} and {self.upper}")
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return the optimizer over the parameters."""
         return _Lars(self, decay_groups(parameters))
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """One momentum buffer an element."""
-        return sum(math.prod(shape) * element_size for shape in shapes)
+        return sum(math.prod(shape) * element_size for shape in shapes.values())
 
 
 class _Lars(torch.optim.Optimizer):

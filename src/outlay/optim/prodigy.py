@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,7 +56,7 @@ class Prodigy:
             raise ValueError(f"eps, first and coefficient must be > 0, found {self.eps}, {self.first} and {self.coefficient}")
         maintained()
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return pytorch_optimizer's Prodigy over the parameters."""
         optimizer: torch.optim.Optimizer = maintained().Prodigy(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
@@ -65,6 +65,6 @@ class Prodigy:
         )  # fmt: skip
         return optimizer
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """Two moments, the sum s and the first weights: four times the parameters."""
-        return sum(4 * math.prod(shape) * element_size for shape in shapes)
+        return sum(4 * math.prod(shape) * element_size for shape in shapes.values())

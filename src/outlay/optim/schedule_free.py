@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,7 +47,7 @@ class ScheduleFree:
             raise ValueError(f"eps must be > 0, found {self.eps}")
         maintained()
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return pytorch_optimizer's ScheduleFreeAdamW over the parameters, in training mode."""
         optimizer: torch.optim.Optimizer = maintained().ScheduleFreeAdamW(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps,
@@ -59,6 +59,6 @@ class ScheduleFree:
         """Return every parameter that was trained with its average x = z + (y - z) / beta1."""
         return [(y, state["z"] + (y.detach() - state["z"]) / self.beta1) for y, state in optimizer.state.items() if "z" in state]
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """The iterate z and the second moment: twice the parameters."""
-        return sum(2 * math.prod(shape) * element_size for shape in shapes)
+        return sum(2 * math.prod(shape) * element_size for shape in shapes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,10 +30,10 @@ class Sgd:
 
     nesterov: bool = False
 
-    def build(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return torch's SGD over the parameters."""
         return torch.optim.SGD(decay_groups(parameters), lr=self.knobs["lr"], momentum=self.knobs["momentum"], nesterov=self.nesterov)
 
-    def state_bytes(self, shapes: Sequence[Sequence[int]], element_size: int = 4) -> int:
+    def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
         """One momentum buffer an element."""
-        return sum(math.prod(shape) * element_size for shape in shapes)
+        return sum(math.prod(shape) * element_size for shape in shapes.values())

@@ -55,11 +55,11 @@ def memory(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, micro_b
     Raises:
         InputError: when the cost comes from a formula.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    gradients = sum(p.numel() * p.element_size() for p in trained)
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    gradients = sum(p.numel() * p.element_size() for p in trained.values())
     state = sum(
-        optimizer_spec.state_bytes([tuple(p.shape) for p in trained if p.element_size() == width], width)
-        for width in {p.element_size() for p in trained}
+        optimizer_spec.state_bytes({name: tuple(p.shape) for name, p in trained.items() if p.element_size() == width}, width)
+        for width in {p.element_size() for p in trained.values()}
     )
     weights = _distinct_bytes([*module.parameters(), *module.buffers()])
     beyond = max(gradients, round(cost.peak_bytes(micro_batch, again)))

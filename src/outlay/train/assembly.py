@@ -215,7 +215,7 @@ def check_ceilings(recipe: Recipe, module: nn.Module) -> None:
         )
     if trainable == 0:
         raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
-    shapes = [tuple(p.shape) for p in module.parameters() if p.requires_grad]
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if p.requires_grad}
     state = max(stage.optimizer.state_bytes(shapes) for stage in recipe.stages)
     weights, gradients = (
         sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or every) for every in (True, False)
@@ -246,7 +246,7 @@ def open_stage(assembly: Assembly, index: int, starts: dict[str, float], micro_b
     stage = assembly.recipe.stages[index]
     turn_to(assembly.plain_module, index)
     trained = [(name, p) for name, p in assembly.parameters() if belongs(name, index)]
-    optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(trained))
+    optimizer = assembly.accelerator.prepare_optimizer(stage.optimizer.build(trained, assembly.recipe.seed))
     knobs = {**{name: Knob(value) for name, value in stage.optimizer.knobs.items()}, **copy.deepcopy(stage.knobs)}
     every = assembly.recipe.evaluate.every if assembly.sittings else None
     due = 0.0 if every is not None and index > 0 else every  # where one stage ends, the next one's first evaluation tells what it left

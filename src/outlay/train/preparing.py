@@ -159,13 +159,13 @@ def _kept_beside(assembly: Assembly, index: int) -> int:
     """Return the bytes that a stage keeps beside model and optimizer: the direction of the last update, where somebody asks for it; and, on a
     CPU, the fork of a branch."""
     stage = assembly.recipe.stages[index]
-    trained = [p for _, p in assembly.parameters()]
-    weights = sum(p.numel() * p.element_size() for p in trained)
+    trained = dict(assembly.parameters())
+    weights = sum(p.numel() * p.element_size() for p in trained.values())
     directions = int("descent_alignment" in stage.measured()) * weights
     branches = any(isinstance(knob.schedule, Brancher) for knob in stage.knobs.values())
     if not branches or torch.device(assembly.context.device).type != "cpu":
         return directions
-    return 2 * directions + weights + stage.optimizer.state_bytes([tuple(p.shape) for p in trained])
+    return 2 * directions + weights + stage.optimizer.state_bytes({name: tuple(p.shape) for name, p in trained.items()})
 
 
 def warm_up_compiler(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:

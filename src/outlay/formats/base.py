@@ -1,0 +1,41 @@
+"""The format seam: how numbers are kept in few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from outlay.layout import Layout, Shape
+
+
+@runtime_checkable
+class Format(Protocol):
+    """Writes a tensor in few bits and reads it back.
+
+    ``decode(encode(x))`` is the nearest representable value of every element, or, with a generator, one of the two neighbours with the
+    probability that makes it right on average (stochastic rounding): E[decode(encode(x))] = x within the format's range.
+    """
+
+    def layout(self, shape: Shape) -> Layout:
+        """Return what is kept of a tensor of this shape: codes, scales. Names are the keys of ``encode``."""
+        ...
+
+    def encode(self, x: torch.Tensor, draw: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        """Return what is kept of ``x``, (any shape); with ``draw``, a generator on its device, rounded stochastically."""
+        ...
+
+    def decode(self, kept: Mapping[str, torch.Tensor], shape: Shape) -> torch.Tensor:
+        """Return the tensor in single precision."""
+        ...
+
+
+def round_to(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, draw: torch.Generator | None) -> torch.Tensor:
+    """Return ``low`` or ``high``, the neighbours of ``x``: the nearer one, or with a generator the upper one with probability
+    (x - low) / (high - low). Where both are the same that is it."""
+    gap = (high - low).clamp_min(torch.finfo(x.dtype).tiny)
+    share = (x - low) / gap
+    if draw is None:
+        return torch.where(share > 0.5, high, low)
+    return torch.where(torch.rand(x.shape, generator=draw, device=x.device, dtype=x.dtype) < share, high, low)

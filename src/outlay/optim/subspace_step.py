@@ -1,0 +1,129 @@
+"""The step of subspace optimizers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from outlay.formats.bf16 import Bf16
+from outlay.inner_rules.base import Rotates
+from outlay.layout import Slots, State
+from outlay.optim.base import SCALES, decay_groups
+from outlay.optim.sharded import gathered, is_sharded, local_part, local_view
+from outlay.projectors.base import Place, Turns
+from outlay.residuals.base import Split
+from outlay.rng import derive
+
+if TYPE_CHECKING:
+    from outlay.optim.subspace import Subspace
+
+
+class SubspaceOptimizer(torch.optim.Optimizer):
+    """Takes the steps that ``Subspace`` describes.
+
+    Args:
+        spec: the parts.
+        parameters: by name.
+        defaults: the knobs' values.
+        seed: random choices come from its streams.
+    """
+
+    def __init__(self, spec: Subspace, parameters: Sequence[tuple[str, nn.Parameter]], defaults: dict[str, float], seed: int) -> None:
+        self._spec, self._seed = spec, seed
+        self._names = {parameter: name for name, parameter in parameters}
+        #: what matrices of one shape share
+        self.tables: dict[str, torch.Tensor] = {}
+        chosen = [(name, parameter) for name, parameter in parameters if spec.projects(name, tuple(parameter.shape))]
+        self._places = {parameter: Place(name, index, len(chosen), 0, seed, self.tables) for index, (name, parameter) in enumerate(chosen)}
+        super().__init__(decay_groups(parameters), defaults)
+        for group in self.param_groups:
+            group["weight_decay"] = defaults["weight_decay"] * group[SCALES].get("weight_decay", 1.0)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Take a step; a closure is not asked for."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._take(parameter, group["lr"], group["weight_decay"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, every tensor in the type that it was saved in (torch's own turns them into the parameter's)."""
+        super().load_state_dict(state_dict)
+        numbered = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, saved in state_dict["state"].items():
+            parameter = numbered[number]
+            for name, value in saved.items():
+                where = "cpu" if name == "step" else parameter.device
+                self.state[parameter][name] = value.detach().to(where, copy=True)
+
+    def _take(self, w: nn.Parameter, lr: float, weight_decay: float) -> None:
+        spec, state = self._spec, self.state[w]
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] += 1
+        here = local_view(w)
+        if weight_decay and spec.decay == "before":
+            here.mul_(1.0 - lr * weight_decay)
+        if w in self._places:
+            self._take_matrix(w, here, state, lr)
+        else:
+            self._take_whole(w, here, state, lr)
+        if weight_decay and spec.decay == "after":
+            here.mul_(1.0 - lr * weight_decay)
+
+    def _take_whole(self, w: nn.Parameter, here: torch.Tensor, state: State, lr: float) -> None:
+        rule = self._spec.full
+        assert w.grad is not None
+        alone = rule.elementwise or not is_sharded(w)
+        g = local_view(w.grad) if alone else gathered(w.grad)
+        slots = Slots(state, "inner.")
+        if len(state) == 1:
+            slots.fill(rule.layout(tuple(g.shape)), g)
+        direction = rule.direction(slots, g, int(state["step"]))
+        self._subtract(here, direction.raw if alone else local_part(direction.raw, w), lr * direction.factor, w, state)
+
+    def _take_matrix(self, w: nn.Parameter, here: torch.Tensor, state: State, lr: float) -> None:
+        spec, step = self._spec, int(state["step"])
+        assert w.grad is not None
+        g = gathered(w.grad)
+        turned = spec.projector.turns((g.shape[0], g.shape[1]))
+        g = g.T if turned else g
+        since = (step - 1) % spec.period if spec.period else step - 1
+        place = dataclasses.replace(self._places[w], round=(step - 1) // spec.period if spec.period else 0)
+        kept, inner, rest = Slots(state, "projector."), Slots(state, "inner."), Slots(state, "residual.")
+        if step == 1:
+            rest.fill(spec.residual.layout((g.shape[0], g.shape[1])), g)
+        g = spec.residual.prepare(rest, g)
+        if since == 0:
+            self._refresh(kept, inner, g, place, first=step == 1)
+        small = spec.projector.down(kept, g, place)
+        direction = spec.inner.direction(inner, small, since + 1 if spec.moments == "reset" else step)
+        lift = partial(spec.projector.up, kept, shape=(g.shape[0], g.shape[1]), place=place)
+        update = spec.residual.update(rest, Split(g, small, direction, lift))
+        update = update.T if turned else update
+        self._subtract(here, local_part(update, w) if is_sharded(w) else update, lr, w, state)
+
+    def _refresh(self, kept: Slots, inner: Slots, g: torch.Tensor, place: Place, first: bool) -> None:
+        spec, shape = self._spec, (g.shape[0], g.shape[1])
+        old = dict(kept)
+        if first or spec.moments == "reset":
+            kept.fill(spec.projector.layout(shape, place), g)
+        spec.projector.refresh(kept, g, place)
+        if first or spec.moments == "reset":
+            inner.fill(spec.inner.layout(spec.projector.small(shape, place)), g)
+        elif spec.moments == "rotate":
+            turn = cast(Turns, spec.projector).turn(old, kept, place)
+            cast(Rotates, spec.inner).rotate(inner, turn, spec.projector.small(shape, place))
+
+    def _subtract(self, here: torch.Tensor, update: torch.Tensor, lr: float, w: nn.Parameter, state: State) -> None:
+        if self._spec.rounding == "nearest" or here.dtype != torch.bfloat16:
+            here.sub_(update, alpha=lr) if update.dtype == here.dtype else here.sub_((lr * update).to(here.dtype))
+            return
+        draw = torch.Generator(here.device).manual_seed(derive(self._seed, f"rounding/{self._names[w]}", int(state["step"])))
+        here.copy_(Bf16().encode(here.float().sub_(update.float(), alpha=lr), draw)["values"])
