@@ -10,6 +10,7 @@ from torch import nn
 from outlay.adapters import Lora
 from outlay.errors import InputError
 from outlay.models import Transformer
+from outlay.testing import check_adapter
 
 SPEC = Transformer(hidden=16, layers=2, heads=2, feed_forward=24, context=32)
 IDS = torch.randint(4, 99, (2, 8), generator=torch.Generator().manual_seed(0))
@@ -135,3 +136,11 @@ def test_more_blocks_than_there_are_is_an_input_error() -> None:
         Lora(last_blocks=3).attach(SPEC.build(0).module, seed=0)
     with pytest.raises(ValueError, match="last_blocks must be > 0, found 0"):
         Lora(last_blocks=0)
+
+
+def test_contract() -> None:
+    def forward(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        return out
+
+    check_adapter(Lora(rank=2), lambda: SPEC.build(0).module, IDS.repeat(2, 1), forward)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from outlay.adapters.base import Adapter
+from outlay.adapters.base import Adapter, Follows, Moment, Penalises, Primes, forget
 from outlay.adapters.lora import Lora
 
 METHODS: dict[str, type] = {
     "lora": Lora,
 }
 
-__all__ = ["METHODS", "Adapter", "Lora"]
+__all__ = ["METHODS", "Adapter", "Follows", "Lora", "Moment", "Penalises", "Primes", "forget"]

@@ -22,6 +22,7 @@ from outlay.testing.plain import (
 from outlay.testing.simulators import river_valley_loss
 
 if TYPE_CHECKING:
+    from outlay.testing.adapters import check_adapter
     from outlay.testing.allocators import check_allocator
     from outlay.testing.estimators import check_estimator
     from outlay.testing.evaluations import check_exam
@@ -48,6 +49,7 @@ _WITH_TORCH = {
     "check_anchor": "parts",
     "check_denominator": "parts",
     "check_engine": "rollout",
+    "check_adapter": "adapters",
     "check_estimator": "estimators",
     "check_exam": "evaluations",
     "check_likelihood": "parts",
@@ -76,6 +78,7 @@ __all__ = [
     "check_model",
     "check_objective",
     "check_open_schedule",
+    "check_adapter",
     "check_optimizer",
     "check_repair",
     "check_resumable",
