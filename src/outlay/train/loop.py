@@ -111,7 +111,8 @@ def spend_stage(run: Spending, stage_run: StageRun, pace: Pace) -> Literal["spen
         with meter.spend(account or "train"):
             place = run.step - run.aside + 1
             seen = seen_of(stage_run)
-            outcome = update(run.assembly, stage_run, batch, knobs, place, rows_a_piece(stage_run.micro_batch, drawn, batch))
+            rows = rows_a_piece(stage_run.micro_batch, drawn, batch)
+            outcome = update(run.assembly, stage_run, batch, knobs, place, rows, go.progress)
             meter.charge(account or "train", **cost)
         stage_run.stream.advance(count)
         with meter.spend("record"):

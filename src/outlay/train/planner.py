@@ -11,6 +11,7 @@ from outlay.planning.devices import Rate, training_rate
 from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
+from outlay.train.adapting import check_priming
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
 from outlay.train.labels import check_labels
 from outlay.train.pace import Reserve, flow_limits
@@ -37,6 +38,7 @@ def plan(recipe: Recipe, probe: bool = False) -> Plan:
         assembly = assemble(recipe)
         check_labels(assembly)
     prepared = prepare(assembly, meter, {})
+    check_priming(assembly, meter, prepared[0])
     flops = forward_flops_per_position(prepared[0].cost, prepared[0].batch)
     reserve = Reserve(evaluation_bound(assembly, flops))
     results = measure_steps(assembly, meter, prepared, recipe.probe_steps or PROBE_STEPS) if probe or recipe.probe_steps else None

@@ -20,6 +20,7 @@ from outlay.errors import InputError
 from outlay.meter import SETUP, Meter
 from outlay.optim.base import settle
 from outlay.reporting.terminal import Display, Quiet
+from outlay.train.adapting import check_priming, prime
 from outlay.train.assembly import (
     Assembly,
     StageRun,
@@ -167,6 +168,8 @@ def _spend(way: _Way) -> Result:
             for costs, state in zip(assembly.costs, way.saved.plain["costs"] if way.saved else [], strict=False):
                 costs.load_state_dict(state)
             prepared = prepare(assembly, way.meter, way.settings)
+            if not way.lines:
+                check_priming(assembly, way.meter, prepared[0])
             if not way.lines and assembly.agree([float(way.meter.exhausted is not None)])[0]:
                 unit = way.meter.exhausted or next(iter(way.recipe.budget.limits))
                 used = (
@@ -240,6 +243,7 @@ def _write_head(way: _Way, assembly: Assembly, prepared: list[Prepared], journal
 def _begin(way: _Way, run: Spending, prepared: list[Prepared]) -> None:
     """Do what comes once, before the first step: probe, plan, and evaluate the untrained model."""
     recipe, assembly, meter = way.recipe, run.assembly, way.meter
+    prime(assembly, meter, prepared[0])
     probes = measure_steps(assembly, meter, prepared, recipe.probe_steps) if recipe.probe_steps and not way.replay else None
     if recipe.evaluate.start and assembly.sittings:
         if assembly.agree([float(affords_evaluation(meter, run.saver.reserve))])[0]:

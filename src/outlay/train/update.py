@@ -11,10 +11,12 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from outlay.adapters.base import Moment
 from outlay.models.base import seeded
 from outlay.objectives.base import Objective, Surveys
 from outlay.optim.base import follow
 from outlay.sources.base import Batch
+from outlay.train.adapting import after_update, before_update, penalty
 from outlay.train.assembly import Assembly, StageRun
 
 
@@ -51,7 +53,13 @@ def set_knobs(assembly: Assembly, stage_run: StageRun, progress: float) -> dict[
 
 
 def update(
-    assembly: Assembly, stage_run: StageRun, batch: Batch, knobs: Mapping[str, float], step: int, micro_batch: int | None = None
+    assembly: Assembly,
+    stage_run: StageRun,
+    batch: Batch,
+    knobs: Mapping[str, float],
+    step: int,
+    micro_batch: int | None = None,
+    progress: float = 0.0,
 ) -> Outcome:
     """Compute the gradient of the mean loss over the whole batch and take an optimizer step.
 
@@ -63,7 +71,10 @@ def update(
         knobs: the values followed in this step.
         step: number of the step on the way to these weights, from 1.
         micro_batch: rows a piece; None for the stage's own.
+        progress: share of the stage's budget spent before it; adapters may ask for it.
     """
+    moment = Moment(step, progress, assembly.recipe.seed)
+    before_update(assembly, moment)
     accelerator, objective = assembly.accelerator, stage_run.objective
     told = {**objective.knobs, **knobs}
     pieces = pieces_of(objective, batch, micro_batch or stage_run.micro_batch)
@@ -78,15 +89,19 @@ def update(
         with seeded(assembly.recipe.seed, f"dropout/{assembly.context.rank}", step * 4096 + number), _syncing(assembly, last):
             with accelerator.autocast():
                 loss, measures = objective(assembly.module, here, told)
+            extra = penalty(assembly) if last else None
             # processes average their gradients; multiplying by their number makes it the sum that the weights ask for
-            accelerator.backward(loss * (weight / total * accelerator.num_processes))
+            scaled = loss * (weight / total * accelerator.num_processes)
+            accelerator.backward(scaled if extra is None else scaled + extra)
+        if extra is not None:
+            sums["penalty"] = extra.detach() / accelerator.num_processes
         for name, value in {"loss": loss, **measures}.items():
             part = value.detach() * (weight / total)
             sums[name] = sums[name] + part if name in sums else part
-    return _step(assembly, stage_run, sums, knobs)
+    return _step(assembly, stage_run, sums, knobs, moment)
 
 
-def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tensor], knobs: Mapping[str, float]) -> Outcome:
+def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tensor], knobs: Mapping[str, float], moment: Moment) -> Outcome:
     accelerator, optimizer, measuring = assembly.accelerator, stage_run.optimizer, stage_run.measuring
     named = assembly.parameters()
     parameters, clip = [p for _, p in named], knobs.get("clip", math.inf)
@@ -102,6 +117,7 @@ def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tens
         measuring.before_update(named)
         optimizer.step()
         measuring.after_update(named, knobs.get("lr"))
+        after_update(assembly, stage_run, moment)
     optimizer.zero_grad(set_to_none=True)
     loss = seen.pop("loss")
     return Outcome(loss, gradient_norm, seen | measured, finite)
