@@ -52,3 +52,12 @@ class Rotates(Protocol):
     def rotate(self, state: State, turn: torch.Tensor, shape: Shape) -> None:
         """Bring the state of gradients of this shape, (rows, rank), into the coordinates R_new = R_old ``turn``, (rank, rank)."""
         ...
+
+
+@runtime_checkable
+class Clears(Protocol):
+    """A rule that keeps gradients, which mean nothing in other coordinates even where its moments are kept."""
+
+    def clear(self, state: State) -> None:
+        """Forget them: the subspace is another one. Called at every new choice of it at which the state is not reset."""
+        ...

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from outlay.formats.bf16 import Bf16
-from outlay.inner_rules.base import Rotates
+from outlay.inner_rules.base import Clears, Rotates
 from outlay.layout import Slots, State
 from outlay.optim.base import SCALES, decay_groups
 from outlay.optim.sharded import gathered, is_sharded, local_part, local_view
@@ -117,7 +117,10 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         spec.projector.refresh(kept, g, place)
         if first or spec.moments == "reset":
             inner.fill(spec.inner.layout(spec.projector.small(shape, place)), g)
-        elif spec.moments == "rotate":
+            return
+        if isinstance(spec.inner, Clears):
+            spec.inner.clear(inner)
+        if spec.moments == "rotate":
             turn = cast(Turns, spec.projector).turn(old, kept, place)
             cast(Rotates, spec.inner).rotate(inner, turn, spec.projector.small(shape, place))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from outlay.testing.allocators import check_allocator
     from outlay.testing.estimators import check_estimator
     from outlay.testing.evaluations import check_exam
+    from outlay.testing.formats import check_format
     from outlay.testing.models import check_model
     from outlay.testing.objectives import check_objective
     from outlay.testing.optim import check_optimizer
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
         check_stabiliser,
         rollout_batch,
     )
+    from outlay.testing.projectors import check_projector
     from outlay.testing.repairs import check_repair
     from outlay.testing.rewards import check_reward
     from outlay.testing.rollout import check_engine
     from outlay.testing.sources import check_source
+    from outlay.testing.subspace_parts import check_inner_rule, check_residual
     from outlay.testing.teachers import check_teacher
 
 _WITH_TORCH = {
@@ -52,11 +55,15 @@ _WITH_TORCH = {
     "check_adapter": "adapters",
     "check_estimator": "estimators",
     "check_exam": "evaluations",
+    "check_inner_rule": "subspace_parts",
+    "check_format": "formats",
     "check_likelihood": "parts",
     "check_model": "models",
     "check_objective": "objectives",
     "check_optimizer": "optim",
+    "check_projector": "projectors",
     "check_repair": "repairs",
+    "check_residual": "subspace_parts",
     "check_reward": "rewards",
     "check_source": "sources",
     "check_stabiliser": "parts",
@@ -74,13 +81,17 @@ __all__ = [
     "check_engine",
     "check_estimator",
     "check_exam",
+    "check_inner_rule",
+    "check_format",
     "check_likelihood",
     "check_model",
     "check_objective",
     "check_open_schedule",
     "check_adapter",
     "check_optimizer",
+    "check_projector",
     "check_repair",
+    "check_residual",
     "check_resumable",
     "check_reward",
     "check_schedule",
