@@ -108,6 +108,15 @@ def test_no_projector_of_the_same_rank_leaves_less_than_the_singular_vectors(row
         assert error(other, g) >= best - 1e-9
 
 
+def test_a_quarter_of_the_directions_leaves_what_was_measured() -> None:
+    white, basis = matrix(128, 64), torch.linalg.svd(matrix(128, 64, seed=1), full_matrices=False)
+    falling = basis.U @ torch.diag(1.0 / torch.arange(1, 65, dtype=torch.float64)) @ basis.Vh
+    for g, expected in ((white, (0.49, 0.71, 0.75)), (falling, (0.03, 0.49, 0.75))):
+        for projector, share in zip((Svd(16), Dct(16), Orthonormal(16)), expected, strict=True):
+            left = sum(error(projector, g, seed) ** 2 for seed in range(40)) / 40
+            assert left / float(g.norm()) ** 2 == pytest.approx(share, abs=0.06)
+
+
 @pytest.mark.parametrize("projector", [Svd, RandomisedSvd, Orthonormal, Gaussian, Dct])
 def test_ranks_below_one_are_refused(projector: type) -> None:
     with pytest.raises(ValueError, match="rank must be >= 1, found 0"):

@@ -165,6 +165,13 @@ def test_state_is_twice_the_density_in_every_round(density: float) -> None:
     assert density == 0 or all(any(line[index] for line in held) for index in range(4))
 
 
+def test_one_choice_for_good_weighs_what_its_round_weighs() -> None:
+    shapes = {"0.weight": (6, 4), "1.weight": (9, 8)}
+    first, every = (Subspace(Blocks(0.5, "ascending"), period=period, moments="reset") for period in (None, 1))
+    assert first.state_bytes(shapes) == 4 * 2 * 24 + 2 * 4
+    assert every.state_bytes(shapes) == 4 * 2 * 72 + 2 * 4
+
+
 @pytest.mark.parametrize("projector", [Columns(0.5), Rows(0.5), Entries(0.5)], ids=repr)
 def test_selections_keep_two_moments_of_the_share(projector: Projector) -> None:
     driven = Driven(Subspace(projector, period=2, moments="reset"), [(6, 4)])

@@ -85,7 +85,7 @@ class Subspace:
         sizes = {name: tuple(shape) for name, shape in shapes.items()}
         chosen = [name for name, shape in sizes.items() if self.projects(name, shape)]
         turned = {name: self.turned(sizes[name]) for name in chosen}
-        rounds = self.projector.rounds(len(chosen)) if isinstance(self.projector, Cycles) else 1
+        rounds = self.projector.rounds(len(chosen)) if isinstance(self.projector, Cycles) and self.period else 1
         projected = 0
         for number in range(rounds):
             places = {name: Place(name, index, len(chosen), number) for index, name in enumerate(chosen)}

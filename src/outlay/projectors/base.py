@@ -39,7 +39,7 @@ class Place:
 @runtime_checkable
 class Projector(Protocol):
     """Splits a matrix G, (rows, columns), into a part in few coordinates and the rest: ``up(down(G))`` is the part, linear in G, and
-    ``down(up(R)) = R`` unless the class says otherwise. It sees every matrix as ``turns`` says: as it is or transposed."""
+    ``down(up(R)) = R`` unless the class says otherwise by ``inverts = False``. It sees every matrix as ``turns`` says: as it is or transposed."""
 
     def turns(self, shape: Shape) -> bool:
         """Return whether a matrix of this shape is to be transposed before it is handed to the other methods."""
