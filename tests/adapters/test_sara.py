@@ -17,11 +17,11 @@ SPEC = Transformer(hidden=16, layers=2, heads=2, feed_forward=24, context=32)
 IDS = torch.randint(4, 99, (4, 8), generator=torch.Generator().manual_seed(0))
 
 
-def layer(rows: int = 70, columns: int = 66, scale: float = 1.0) -> nn.Sequential:
+def layer(rows: int = 70, columns: int = 66) -> Any:
     draw = torch.Generator().manual_seed(1)
     linear = nn.Linear(columns, rows, bias=False, dtype=torch.float64)
     with torch.no_grad():
-        linear.weight.copy_(scale * torch.randn(rows, columns, generator=draw, dtype=torch.float64))
+        linear.weight.copy_(torch.randn(rows, columns, generator=draw, dtype=torch.float64))
     return nn.Sequential(linear)
 
 
@@ -31,7 +31,7 @@ def loss_of(module: nn.Module, step: int) -> torch.Tensor:
     return (module(x)[:, :20] - x[:, 20:40]).square().mean()
 
 
-def drive(spec: Sara, module: nn.Module, steps: int, decay: float = 0.01) -> list[float]:
+def drive(spec: Sara, module: Any, steps: int, decay: float = 0.01) -> list[int]:
     """Return how many entries were trained at each step."""
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.02, weight_decay=decay)
     counts = []
@@ -42,7 +42,7 @@ def drive(spec: Sara, module: nn.Module, steps: int, decay: float = 0.01) -> lis
         optimizer.step()
         spec.after(module, optimizer, moment)
         optimizer.zero_grad()
-        counts.append(int(module[0].trained.sum()))  # type: ignore[index]
+        counts.append(int(module[0].trained.sum()))
     return counts
 
 
@@ -51,7 +51,8 @@ def test_the_steps_are_those_of_the_published_optimizer(penalty: float) -> None:
     """pytorch_optimizer's SaRA over the dense weight: decay, moments kept at the refinement, and the penalty on what is left of the mask."""
     peers = pytest.importorskip("pytorch_optimizer")
     spec, steps = Sara(threshold=0.4, penalty_weight=penalty, refine_at=0.5), 12
-    mine, peer = spec.attach(layer(), 0), layer()
+    mine: Any = spec.attach(layer(), 0)
+    peer: Any = layer()
     drive(spec, mine, steps)
     optimizer = peers.SaRA(
         peer.parameters(), lr=0.02, threshold=0.4, progressive_iter=steps // 2, lambda_rank=penalty, weight_decay=0.01, foreach=False
@@ -60,25 +61,28 @@ def test_the_steps_are_those_of_the_published_optimizer(penalty: float) -> None:
         loss_of(peer, step).backward()
         optimizer.step()
         optimizer.zero_grad()
+    merged: Any = spec.merge(mine)
     moved = (peer[0].weight - layer()[0].weight).abs().max()
-    assert moved > 0.1 and torch.allclose(spec.merge(mine)[0].weight, peer[0].weight, rtol=0, atol=1e-10)
+    assert moved > 0.1 and torch.allclose(merged[0].weight, peer[0].weight, rtol=0, atol=1e-10)
 
 
 def test_large_entries_stay_bit_by_bit_and_the_mask_only_shrinks() -> None:
     spec, start = Sara(threshold=0.4, penalty_weight=0.01), layer()[0].weight.detach()
     small = start.abs() < 0.4
-    module = spec.attach(layer(), 0)
+    module: Any = spec.attach(layer(), 0)
     trained = [p for p in module.parameters() if p.requires_grad]
     assert [tuple(p.shape) for p in trained] == [(1, int(small.sum()))]
     counts = drive(spec, module, 10)
     assert counts[:5] == [int(small.sum())] * 5 and counts[5] < counts[4] and counts[5:] == [counts[5]] * 5
-    weight = spec.merge(module)[0].weight.detach()
+    merged: Any = spec.merge(module)
+    weight = merged[0].weight.detach()
     assert torch.equal(weight[~small], start[~small]) and (weight != start)[small].float().mean() > 0.99
 
 
 def test_entries_that_left_the_mask_stay_where_they_were() -> None:
     spec = Sara(threshold=0.4, penalty_weight=0.0, refine_at=0.5)
-    half, whole = spec.attach(layer(), 0), spec.attach(layer(), 0)
+    half: Any = spec.attach(layer(), 0)
+    whole: Any = spec.attach(layer(), 0)
     drive(spec, half, 12, decay=0.5)
     left = ~half[0].trained
     drive(Sara(threshold=0.4, penalty_weight=0.0, refine_at=None), whole, 6, decay=0.5)
@@ -91,7 +95,7 @@ def test_entries_that_left_the_mask_stay_where_they_were() -> None:
 
 def test_the_gradient_of_the_penalty_is_that_of_the_nuclear_norm() -> None:
     spec = Sara(threshold=0.7, penalty_weight=3.0)
-    module = spec.attach(layer(), 0)
+    module: Any = spec.attach(layer(), 0)
     spec.before(module, Moment(1, 0.0))
     spec.penalty(module).backward()
     weight = layer()[0].weight.detach()
@@ -126,9 +130,9 @@ def test_one_large_enough_layer_is_penalised_a_step() -> None:
 
 
 def test_layers_without_small_weights_are_frozen_and_a_model_without_any_is_refused() -> None:
-    module = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    module: Any = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     nn.init.constant_(module[0].weight, 0.5)
-    adapted = Sara(threshold=0.2).attach(module, 0)
+    adapted: Any = Sara(threshold=0.2).attach(module, 0)
     assert type(adapted[0]) is nn.Linear and [name for name, p in adapted.named_parameters() if p.requires_grad] == ["1.values"]
     nn.init.constant_(module[0].weight, 0.5)
     with pytest.raises(InputError, match=r"SaRA has nothing to train: the smallest weight is 0.5 and threshold 0.2"):
