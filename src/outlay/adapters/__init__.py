@@ -12,6 +12,7 @@ from outlay.adapters.lora import Lora
 from outlay.adapters.lora_sb import LoraSb
 from outlay.adapters.lora_xs import LoraXs
 from outlay.adapters.low_rank import LowRank
+from outlay.adapters.perp import Perp
 from outlay.adapters.sara import Sara
 from outlay.adapters.sltrain import SLTrain
 from outlay.adapters.spectral import SparseSpectral
@@ -31,6 +32,7 @@ METHODS: dict[str, type] = {
     "sltrain": SLTrain,
     "sparse_spectral": SparseSpectral,
     "structured": Structured,
+    "perp": Perp,
 }
 
 __all__ = [
@@ -54,4 +56,5 @@ __all__ = [
     "SparseSpectral",
     "Structured",
     "forget",
+    "Perp",
 ]
