@@ -29,8 +29,8 @@ class Apollo(Composed):
         W <- W - lr sqrt(1 - beta2^t) / (1 - beta1^t) sqrt(scale) C,  then W <- W - lr weight_decay W
 
     The moments are kept when P changes. P is drawn from a stream of the seed and the parameter's name wherever it is used, and not kept. Against
-    the published code, a first gradient of zero does not shut the limiter. Embeddings, output layers and everything that is not a matrix follow
-    Adam. Kept: two moments, (rows, rank), and one length.
+    the published code, a first gradient of zero does not shut the limiter; pytorch_optimizer's version scales and lifts R, where the equation
+    scales G. Embeddings, output layers and everything that is not a matrix follow Adam. Kept: two moments, (rows, rank), and one length.
 
     Args:
         rank: rows of P, >= 1; about a quarter of the shorter side.
