@@ -1,0 +1,62 @@
+"""Tensors of any shape that are computed from others, in a module that stays what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from outlay.errors import InputError, nearest
+
+
+def chosen_tensors(module: nn.Module, targets: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
+    """Return the parameters whose name is one of ``targets`` or ends in one, all without any; tied ones once, by their first name.
+
+    Raises:
+        InputError: when there is none.
+    """
+    named = dict(module.named_parameters())
+    chosen = {name: p for name, p in named.items() if not targets or any(name == t or name.endswith(f".{t}") for t in targets)}
+    if not chosen:
+        known = sorted({name.rsplit(".", 1)[-1] for name in named})
+        raise InputError(f"the model has no tensor named {', '.join(targets) or 'anything'}{nearest(targets[0] if targets else '', known)}")
+    return chosen
+
+
+def project(module: nn.Module, make: Callable[[str, torch.Tensor], nn.Module], names: set[str]) -> nn.Module:
+    """Let the named parameters be computed by what ``make`` returns for (name, tensor), a module tensor -> tensor of its shape. A tied
+    parameter is named once and computed by one module wherever it stands."""
+    tensors = {id(p): (name, p) for name, p in module.named_parameters() if name in names}
+    places = [(owner, own, p) for owner in list(module.modules()) for own, p in owner.named_parameters(recurse=False) if id(p) in tensors]
+    made: dict[int, nn.Module] = {}
+    for owner, own, p in places:
+        if id(p) not in made:
+            made[id(p)] = make(*tensors[id(p)])
+        parametrize.register_parametrization(owner, own, made[id(p)])
+    return module
+
+
+def computed(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Return where parameters are computed from others: (module, own name)."""
+    for owner in list(module.modules()):
+        if parametrize.is_parametrized(owner):
+            for own in list(owner.parametrizations):  # type: ignore[arg-type]
+                yield owner, own
+
+
+def settle(module: nn.Module) -> nn.Module:
+    """Put every computed parameter where it is now and compute it no more; tied parameters stay tied."""
+    places = list(computed(module))
+    values: dict[int, tuple[nn.Parameter, torch.Tensor]] = {}
+    for owner, own in places:
+        original = owner.parametrizations[own].original  # type: ignore[index, union-attr]
+        if id(original) not in values:
+            values[id(original)] = (original, getattr(owner, own).detach().clone())
+    for owner, own in places:
+        parametrize.remove_parametrizations(owner, own, leave_parametrized=False)
+    with torch.no_grad():
+        for original, value in values.values():
+            original.copy_(value)
+    return module
