@@ -46,6 +46,10 @@ class Store:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all results."""
+        return list(self._rows.values())
+
     def add(self, row: dict[str, Any]) -> None:
         """Add a result; it is on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
