@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_steps import drive, gradients, kept, updates
 
-from outlay.formats import Bf16
+from outlay.formats import Bf16, Integer
 from outlay.inner_rules import Adam
 from outlay.optim import DctAdamW, Subspace
 from outlay.optim.dct_adamw import reference_dct_adamw
@@ -94,7 +94,12 @@ def test_an_error_that_is_not_fed_back_is_not_kept() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [DctAdamW(rank=2), DctAdamW(rank=2, feedback=True, period=2), DctAdamW(rank=2, feedback=True, error_states=Bf16(), states=Bf16())],
+    [
+        DctAdamW(rank=2),
+        DctAdamW(rank=2, feedback=True, period=2),
+        DctAdamW(rank=2, feedback=True, error_states=Bf16(), states=Bf16()),
+        DctAdamW(rank=2, feedback=True, error_states=Integer(bits=4)),
+    ],
     ids=str,
 )
 def test_contract(spec: DctAdamW) -> None:

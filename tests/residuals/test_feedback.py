@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlay.formats import Bf16
+from outlay.formats import Bf16, Dynamic8, Integer
 from outlay.inner_rules import Direction
 from outlay.projectors import Columns, Dct, Entries, Orthonormal, Place, Projector, Svd
 from outlay.residuals import Feedback, Split
+from outlay.testing import check_residual
 
 
 def run(rule: Feedback, projector: Projector, gradients: list[torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
@@ -58,3 +59,10 @@ def test_an_error_in_few_bits_is_rounded_once_a_step() -> None:
 def test_a_scale_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="scale must be > 0, found 0"):
         Feedback(scale=0)
+
+
+@pytest.mark.parametrize(
+    "rule", [Feedback(), Feedback(0.5, Bf16()), Feedback(states=Dynamic8()), Feedback(states=Integer(bits=4))], ids=repr
+)
+def test_contract(rule: Feedback) -> None:
+    check_residual(rule)
