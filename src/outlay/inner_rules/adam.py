@@ -11,7 +11,8 @@ import torch
 from outlay.catalog import Paper
 from outlay.formats.base import Format
 from outlay.inner_rules.base import Direction
-from outlay.layout import Layout, Shape, Slot, Slots, State
+from outlay.inner_rules.moments import Rounding, moment_layout, read_moment, rounding_stream, write_moment
+from outlay.layout import Layout, Shape, State
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Adam:
         bias_correction: whether factor corrects for the start; else it is 1.
         states: how both moments are kept; None for the parameter's type.
         second: how the second moment is kept where that differs.
+        rounding: of moments in a format: to ``nearest``, which loses changes below half a step (for bfloat16 a second moment stalls as soon as
+            (1 - beta2) |g^2 / v - 1| < 2^-9), or ``stochastic``, right on average.
     """
 
     title: ClassVar[str] = "Adam"
@@ -42,6 +45,7 @@ class Adam:
     bias_correction: bool = True
     states: Format | None = None
     second: Format | None = None
+    rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
@@ -63,35 +67,16 @@ class Adam:
         m, v = read_moment(state, "m", first, tuple(g.shape)), read_moment(state, "v", second, tuple(g.shape))
         m.lerp_(g.to(m.dtype), 1.0 - self.beta1)
         v.mul_(self.beta2).addcmul_(g.to(v.dtype), g.to(v.dtype), value=1.0 - self.beta2)
-        write_moment(state, "m", first, m)
-        write_moment(state, "v", second, v)
+        write_moment(state, "m", first, m, rounding_stream(self.rounding, "m", step, m))
+        write_moment(state, "v", second, v, rounding_stream(self.rounding, "v", step, v))
         one, two = (1.0 - self.beta1**step, math.sqrt(1.0 - self.beta2**step)) if self.bias_correction else (1.0, 1.0)
         raw = v.sqrt().add_(self.eps * (1.0 if self.late_eps else two)).reciprocal_().mul_(m)
         return Direction(raw.to(g.dtype), two / one)
 
     def rotate(self, state: State, turn: torch.Tensor, shape: Shape) -> None:
-        """m <- m T, v <- |v T|."""
+        """m <- m T, v <- |v T|, rounded to nearest."""
         for name, form in zip(("m", "v"), self._formats(), strict=True):
             moment = read_moment(state, name, form, shape)
             turned = moment @ turn.to(moment.dtype)
             moment.copy_(turned.abs() if name == "v" else turned)
             write_moment(state, name, form, moment)
-
-
-def moment_layout(name: str, form: Format | None, shape: Shape) -> Layout:
-    """Return what a moment takes in a format; as it is, in the parameter's type, without one."""
-    if form is None:
-        return {name: Slot(shape)}
-    return {f"{name}.{part}": slot for part, slot in form.layout(shape).items()}
-
-
-def read_moment(state: State, name: str, form: Format | None, shape: Shape) -> torch.Tensor:
-    """Return a moment: the kept tensor itself without a format, else one of its own."""
-    return state[name] if form is None else form.decode(Slots(state, f"{name}."), shape)
-
-
-def write_moment(state: State, name: str, form: Format | None, value: torch.Tensor) -> None:
-    """Keep a moment that was changed in place."""
-    if form is not None:
-        for part, kept in form.encode(value).items():
-            state[f"{name}.{part}"] = kept

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from outlay.optim.adafactor import Adafactor
 from outlay.optim.adamw import AdamW
+from outlay.optim.adamw_8bit import AdamW8bit
+from outlay.optim.adamw_bf16 import AdamWBf16
 from outlay.optim.apollo import Apollo, ApolloMini
 from outlay.optim.base import OptimizerSpec, follow
 from outlay.optim.d_adaptation import DAdaptation
@@ -12,11 +15,16 @@ from outlay.optim.frugal import Frugal
 from outlay.optim.galore import GaLore
 from outlay.optim.lamb import Lamb
 from outlay.optim.lars import Lars
+from outlay.optim.lion import Lion
 from outlay.optim.natural_galore import NaturalGaLore
+from outlay.optim.per_layer import PerLayer
 from outlay.optim.prodigy import Prodigy
 from outlay.optim.schedule_free import ScheduleFree
 from outlay.optim.sgd import Sgd
+from outlay.optim.signsgd import SignSgd
 from outlay.optim.subspace import Subspace
+from outlay.optim.whole import Whole
+from outlay.optim.zeroth_order import ZerothOrder
 
 METHODS: dict[str, type] = {
     "adamw": AdamW,
@@ -27,6 +35,8 @@ METHODS: dict[str, type] = {
     "lamb": Lamb,
     "lars": Lars,
     "subspace": Subspace,
+    "per_layer": PerLayer,
+    "zeroth_order": ZerothOrder,
     "galore": GaLore,
     "fira": Fira,
     "apollo": Apollo,
@@ -34,11 +44,20 @@ METHODS: dict[str, type] = {
     "frugal": Frugal,
     "natural_galore": NaturalGaLore,
     "dct_adamw": DctAdamW,
+    "adamw_8bit": AdamW8bit,
+    "adamw_bf16": AdamWBf16,
+    "adafactor": Adafactor,
+    "signsgd": SignSgd,
+    "lion": Lion,
+    "whole": Whole,
 }
 
 __all__ = [
     "METHODS",
     "AdamW",
+    "AdamW8bit",
+    "AdamWBf16",
+    "Adafactor",
     "Apollo",
     "ApolloMini",
     "DAdaptation",
@@ -48,11 +67,16 @@ __all__ = [
     "GaLore",
     "Lamb",
     "Lars",
+    "Lion",
     "NaturalGaLore",
     "OptimizerSpec",
+    "PerLayer",
     "Prodigy",
     "ScheduleFree",
     "Sgd",
+    "SignSgd",
     "Subspace",
+    "ZerothOrder",
+    "Whole",
     "follow",
 ]
