@@ -9,7 +9,7 @@ import torch
 
 from outlay.catalog import Paper
 from outlay.formats.base import Format
-from outlay.inner_rules.adam import moment_layout, read_moment, write_moment
+from outlay.inner_rules.moments import moment_layout, read_moment, write_moment
 from outlay.layout import Layout, Shape, State
 from outlay.residuals.base import Split
 from outlay.residuals.parts import remainder
