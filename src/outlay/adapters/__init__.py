@@ -13,6 +13,7 @@ from outlay.adapters.lora_sb import LoraSb
 from outlay.adapters.lora_xs import LoraXs
 from outlay.adapters.low_rank import LowRank
 from outlay.adapters.perp import Perp
+from outlay.adapters.quantised import Quantised
 from outlay.adapters.sara import Sara
 from outlay.adapters.sltrain import SLTrain
 from outlay.adapters.spectral import SparseSpectral
@@ -33,6 +34,7 @@ METHODS: dict[str, type] = {
     "sparse_spectral": SparseSpectral,
     "structured": Structured,
     "perp": Perp,
+    "quantised": Quantised,
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "Moment",
     "Penalises",
     "Primes",
+    "Quantised",
     "SafeMask",
     "Sara",
     "LowRank",
