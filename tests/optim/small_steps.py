@@ -76,3 +76,16 @@ def regression(spec: OptimizerSpec, lr: float, steps: int = 300, rank: int | Non
         optimizer.step()
     wrong = (w.detach() - start - delta) * spread
     return float(wrong.norm() / (delta * spread).norm())
+
+
+def follows_adam(spec: OptimizerSpec, eps: float, late_eps: bool, decay_first: bool, name: str, shape: tuple[int, ...] = (6, 4)) -> bool:
+    """Say whether a parameter of this name and shape takes Adam's steps, to the last term."""
+    start, steps, lr, decay = gradients(1, shape, seed=3)[0], [g * 1e-5 for g in gradients(10, shape)], 0.01, 0.3 if len(shape) > 1 else 0.0
+    w, m, v = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    for t, g in enumerate(steps, 1):
+        w = w * (1 - lr * decay) if decay_first else w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        one, two = 1 - 0.9**t, (1 - 0.999**t) ** 0.5
+        w = w - lr * two / one * m / (v.sqrt() + eps * (1 if late_eps else two))
+        w = w if decay_first else w * (1 - lr * decay)
+    return torch.allclose(drive(spec, start, steps, name, lr=lr, weight_decay=0.3), w, rtol=1e-9)

@@ -88,6 +88,10 @@ def test_a_first_gradient_of_zero_does_not_shut_it() -> None:
     # the first actual one is not limited
     free = updates(Apollo(rank=2, period=None, gamma=None), [torch.zeros_like(START), *steps])
     assert torch.allclose(late[1], free[1], rtol=1e-9)
+    # nor does one so small beside the guard of 1e-8 that nothing is left of its scaled length
+    late = updates(Apollo(rank=2, period=None), [1e-30 * START, *steps])
+    free = updates(Apollo(rank=2, period=None, gamma=None), [1e-30 * START, *steps])
+    assert torch.allclose(late[1], free[1], rtol=1e-9)
 
 
 def test_the_state_is_two_moments_of_the_sketch_and_one_length() -> None:
