@@ -12,6 +12,7 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.optim.base import decay_groups, maintained
+from outlay.optim.sharded import refuse_sharded
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class DAdaptation:
 
     title: ClassVar[str] = "D-Adaptation of Adam"
     paper: ClassVar[Paper | None] = Paper("2301.07733", "Learning-Rate-Free Learning by D-Adaptation", 2023)
+    coupled: ClassVar[bool] = True
     knobs: ClassVar[dict[str, float]] = {"lr": 1.0, "weight_decay": 0.0}
 
     beta1: float = 0.9
@@ -52,7 +54,12 @@ class DAdaptation:
         maintained()
 
     def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
-        """Return pytorch_optimizer's DAdaptAdam over the parameters."""
+        """Return pytorch_optimizer's DAdaptAdam over the parameters.
+
+        Raises:
+            InputError: for parameters that are sharded.
+        """
+        refuse_sharded(parameters, "D-Adaptation", "the distance that it estimates is a sum over all weights")
         optimizer: torch.optim.Optimizer = maintained().DAdaptAdam(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
             growth_rate=self.growth, weight_decay=self.knobs["weight_decay"], weight_decouple=True,

@@ -12,6 +12,7 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.optim.base import decay_groups, maintained
+from outlay.optim.sharded import refuse_sharded
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Prodigy:
 
     title: ClassVar[str] = "Prodigy"
     paper: ClassVar[Paper | None] = Paper("2306.06101", "Prodigy: An Expeditiously Adaptive Parameter-Free Learner", 2023)
+    coupled: ClassVar[bool] = True
     knobs: ClassVar[dict[str, float]] = {"lr": 1.0, "weight_decay": 0.0}
 
     beta1: float = 0.9
@@ -57,7 +59,12 @@ class Prodigy:
         maintained()
 
     def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
-        """Return pytorch_optimizer's Prodigy over the parameters."""
+        """Return pytorch_optimizer's Prodigy over the parameters.
+
+        Raises:
+            InputError: for parameters that are sharded.
+        """
+        refuse_sharded(parameters, "Prodigy", "the distance that it estimates is a sum over all weights")
         optimizer: torch.optim.Optimizer = maintained().Prodigy(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
             d_coef=self.coefficient, weight_decay=self.knobs["weight_decay"], bias_correction=self.bias_correction,

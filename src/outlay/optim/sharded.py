@@ -1,10 +1,18 @@
-"""Sharded parameters (FSDP2): what a step needs of a tensor that several processes hold parts of. Plain tensors pass through unchanged."""
+"""Sharded parameters (FSDP2): what a step needs of a tensor that several processes hold parts of. Plain tensors pass through unchanged.
+
+Optimizers are built after ``fully_shard``, take the steps that one process would take, and keep the state of a process's own rows (of whole matrices
+where they project them): every process saves and loads its own. Moments in few bits are rounded by the scales of those rows. What cannot be
+sharded refuses when it is built.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+
+from outlay.errors import InputError
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
@@ -29,7 +37,28 @@ def local_part(whole: torch.Tensor, like: Any) -> torch.Tensor:
     is a plain tensor."""
     if not is_sharded(like):
         return whole
+    shape, offset = _extent(like)
+    return whole[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
+
+
+def place_of(tensor: Any) -> tuple[int, ...]:
+    """Return the index of the first element that this process holds, the same for replicas; () for a plain tensor."""
+    return _extent(tensor)[1] if is_sharded(tensor) else ()
+
+
+def _extent(tensor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    shape, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
-    return whole[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(shape), tuple(offset)
+
+
+def refuse_sharded(parameters: Iterable[tuple[str, torch.Tensor]], who: str, why: str) -> None:
+    """Refuse sharded parameters.
+
+    Raises:
+        InputError: naming the optimizer and the first such parameter.
+    """
+    for name, parameter in parameters:
+        if is_sharded(parameter):
+            raise InputError(f"{who} does not work on sharded parameters (FSDP2), and {name} is one: {why}; take another optimizer")

@@ -14,7 +14,7 @@ from outlay.formats.bf16 import Bf16
 from outlay.inner_rules.base import Clears, Rotates
 from outlay.layout import Slots, State
 from outlay.optim.base import SCALES, decay_groups
-from outlay.optim.sharded import gathered, is_sharded, local_part, local_view
+from outlay.optim.sharded import gathered, is_sharded, local_part, local_view, place_of
 from outlay.projectors.base import Place, Turns
 from outlay.residuals.base import Split
 from outlay.rng import derive
@@ -128,5 +128,6 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         if self._spec.rounding == "nearest" or here.dtype != torch.bfloat16:
             here.sub_(update, alpha=lr) if update.dtype == here.dtype else here.sub_((lr * update).to(here.dtype))
             return
-        draw = torch.Generator(here.device).manual_seed(derive(self._seed, f"rounding/{self._names[w]}", int(state["step"])))
+        stream = "/".join(["rounding", self._names[w], *map(str, place_of(w))])  # shards draw each their own
+        draw = torch.Generator(here.device).manual_seed(derive(self._seed, stream, int(state["step"])))
         here.copy_(Bf16().encode(here.float().sub_(update.float(), alpha=lr), draw)["values"])
