@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from small_steps import follows_adam
 
+from outlay.formats import Bf16
 from outlay.optim import Apollo, ApolloMini, Fira, Frugal, GaLore, NaturalGaLore, OptimizerSpec
+from outlay.projectors import Svd
+from outlay.testing import check_optimizer
 
 METHODS: list[type] = [GaLore, Fira, Apollo, ApolloMini, NaturalGaLore, Frugal]
 
@@ -35,3 +38,13 @@ def test_the_names_may_be_others(method: Any) -> None:
     spec = method(eps=1e-4, names=("layers.0",))
     assert adam(spec, "layers.0.weight")
     assert not adam(spec, "layers.1.weight") and not adam(spec, "lm_head.weight")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_moments_may_be_kept_in_few_bits(method: Any) -> None:
+    # by singular vectors, so that all have a moment of 6 x 2 in their only matrix
+    options = {"rank": 2} if method is not Frugal else {}
+    spec = method(projector=Svd(2), states=Bf16(), **options)
+    check_optimizer(spec)
+    saved = method(projector=Svd(2), **options).state_bytes({"w": (6, 4)}) - spec.state_bytes({"w": (6, 4)})
+    assert saved == 2 * 2 * 12
