@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -20,7 +20,10 @@ SCALES = "scales"
 class OptimizerSpec(Protocol):
     """Describes an optimizer. ``knobs`` maps each group field that a recipe may drive to its value when it does not."""
 
-    knobs: ClassVar[dict[str, float]]
+    @property
+    def knobs(self) -> dict[str, float]:
+        """What may be driven, with its value when it is not; a class attribute with most."""
+        ...
 
     def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
         """Return the optimizer over named parameters. Groups may carry ``scales``: knob -> factor. What is random comes from streams of ``seed``."""
@@ -43,6 +46,54 @@ def follow(optimizer: torch.optim.Optimizer, name: str, value: float) -> None:
     """Write a knob's value into every parameter group, times the group's own factor for it."""
     for group in optimizer.param_groups:
         group[name] = value * group.get(SCALES, {}).get(name, 1.0)
+
+
+@runtime_checkable
+class Spares(Protocol):
+    """An optimizer spec that needs no gradient of the whole model at once, so that nothing may look at it: no clipping of its norm, no measuring.
+
+    ``whole_batch``: whether a batch must be computed in one piece; ``forward_passes``: how many passes without gradients an update takes instead of
+    a forward and backward pass, 0 for those that take the usual ones.
+    """
+
+    whole_batch: ClassVar[bool]
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes an update over the batch."""
+        ...
+
+    def gradient_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
+        """Return the most bytes of gradients that are held at once."""
+        ...
+
+
+@runtime_checkable
+class StepsInBackward(Protocol):
+    """An optimizer that takes each parameter's step as soon as its gradient is complete, and frees the gradient."""
+
+    def armed(self) -> AbstractContextManager[None]:
+        """``with optimizer.armed():`` backward passes take steps."""
+        ...
+
+    def gradient_norm(self) -> float:
+        """Return the norm over all gradients since it was armed last."""
+        ...
+
+
+@runtime_checkable
+class Explores(Protocol):
+    """An optimizer that asks for losses instead of gradients."""
+
+    def explore(self, loss: Callable[[], float], share: Callable[[bytes], list[bytes]], rank: int) -> float:
+        """Take a step and return the loss where it began, as estimated.
+
+        Args:
+            loss: loss of this process's part of the batch at the weights as they are now; the same randomness at every call.
+            share: hands this process's bytes to all and returns everybody's, by rank.
+            rank: this process's.
+        """
+        ...
 
 
 @runtime_checkable

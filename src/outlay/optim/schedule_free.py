@@ -34,6 +34,7 @@ class ScheduleFree:
 
     title: ClassVar[str] = "Schedule-free AdamW"
     paper: ClassVar[Paper | None] = Paper("2405.15682", "The Road Less Scheduled", 2024)
+    coupled: ClassVar[bool] = True
     knobs: ClassVar[dict[str, float]] = {"lr": 2.5e-3, "weight_decay": 0.0}
 
     beta1: float = 0.9

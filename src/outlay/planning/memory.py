@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from outlay.errors import InputError
-from outlay.optim.base import OptimizerSpec
+from outlay.optim.base import OptimizerSpec, Spares
 from outlay.planning.cost import Cost
 from outlay.planning.text import size
 
@@ -62,7 +62,13 @@ def memory(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, micro_b
         for width in {p.element_size() for p in trained.values()}
     )
     weights = _distinct_bytes([*module.parameters(), *module.buffers()])
-    beyond = max(gradients, round(cost.peak_bytes(micro_batch, again)))
+    if isinstance(optimizer_spec, Spares):
+        all_of_them, shapes = gradients, {name: tuple(p.shape) for name, p in trained.items()}
+        gradients = optimizer_spec.gradient_bytes(shapes, max((p.element_size() for p in trained.values()), default=4))
+        # what a pass holds when the gradients that are complete do not stay
+        beyond = gradients + round(cost.peak_bytes(micro_batch, again=True)) - all_of_them
+    else:
+        beyond = max(gradients, round(cost.peak_bytes(micro_batch, again)))
     return Memory(weights, gradients, state, beyond - gradients, weights + state + beyond)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlay.optim.base import SCALES, OptimizerSpec, follow
+from outlay.optim.base import SCALES, Explores, OptimizerSpec, follow
 from outlay.rng import torch_generator
 from outlay.testing.common import global_generators_untouched, hold
 
@@ -49,6 +49,11 @@ def _parameters(shapes: Sequence[Sequence[int]], dtype: torch.dtype = torch.floa
 def _drive(optimizer: torch.optim.Optimizer, parameters: Sequence[tuple[str, nn.Parameter]], steps: int, start: int = 0) -> None:
     for number in range(start, start + steps):
         draw = torch_generator(0, "contracts/gradients", number)
+        if isinstance(optimizer, Explores):
+            wanted = [torch.randn(p.shape, generator=draw) for _, p in parameters]
+            pairs = [(p, target) for (_, p), target in zip(parameters, wanted, strict=True)]
+            optimizer.explore(lambda pairs=pairs: sum(float((p.float() - t).square().sum()) for p, t in pairs), lambda sent: [sent], 0)  # type: ignore[misc]
+            continue
         for _, parameter in parameters:
             parameter.grad = torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
         optimizer.step()
@@ -77,6 +82,8 @@ def _check_groups(spec: OptimizerSpec, shapes: Sequence[Sequence[int]]) -> None:
         want = [0.3 * group.get(SCALES, {}).get(knob, 1.0) for group in optimizer.param_groups]
         hold(got == want, "groups scale a knob by their own factor", f"{knob} followed to 0.3 is {got}, not {want}")
     before = [p.detach().clone() for _, p in parameters]
+    if isinstance(optimizer, Explores):
+        return
     optimizer.step()
     hold(_equal(before, parameters), "parameters without a gradient stay as they are", "one moved")
 

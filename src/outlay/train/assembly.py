@@ -25,6 +25,7 @@ from outlay.knob import Knob
 from outlay.meter import Meter
 from outlay.models.base import Loaded
 from outlay.objectives.base import Objective, Prepares, Thins
+from outlay.optim.base import Spares
 from outlay.planning.cost import Cost, Costs
 from outlay.planning.text import size
 from outlay.sources.base import ActingStream, Batch, Stream, Watches
@@ -91,6 +92,15 @@ class Assembly:
         together = torch.tensor(list(amounts.values()), dtype=torch.float64, device=self._wire())
         summed = self.accelerator.reduce(together, reduction="sum")
         return {unit: float(value) for unit, value in zip(amounts, summed, strict=True)}
+
+    def exchange(self, sent: bytes) -> list[bytes]:
+        """Return every process's bytes, by rank; all send as many."""
+        if self.accelerator.num_processes == 1:
+            return [sent]
+        from accelerate.utils import gather
+
+        mine = torch.tensor(list(sent), dtype=torch.uint8, device=self._wire())
+        return [bytes(row.tolist()) for row in gather(mine).view(self.accelerator.num_processes, len(sent))]
 
     def first_batch(self, index: int) -> Batch:
         """Return this process's part of a stage's first batch, prepared; the cursor stays. For a stream that acts it is made up."""
@@ -265,6 +275,12 @@ def observe(stage_run: StageRun, record: Any) -> None:
             part.observe(record)
     if isinstance(stage_run.stream, Watches):
         stage_run.stream.observe(record)
+
+
+def training_flops(stage: Stage, cost: Cost) -> float:
+    """Return the FLOPs of training on an example of a stage: of a forward and backward pass, or of the forward passes that its optimizer takes."""
+    passes = stage.optimizer.forward_passes if isinstance(stage.optimizer, Spares) else 0
+    return passes * cost.forward_flops_per_example if passes else cost.flops_per_example
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------------------------

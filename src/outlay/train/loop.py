@@ -18,7 +18,7 @@ from outlay.record import Record
 from outlay.reporting.terminal import Display
 from outlay.sources.base import Batch, count_units
 from outlay.train.acting import act_if_needed, draw, paid_for, seen_of
-from outlay.train.assembly import Assembly, StageRun, observe
+from outlay.train.assembly import Assembly, StageRun, observe, training_flops
 from outlay.train.branching import land, took_step, turn
 from outlay.train.checkpoint import Snapshot
 from outlay.train.examining import sit
@@ -132,7 +132,7 @@ def step_cost(run: Spending, stage_run: StageRun, batch: Batch, drawn: Batch) ->
     """
     cost = run.assembly.cost_of(stage_run.index, batch, run.meter)
     units, pieces = count_units(batch), rows_a_piece(stage_run.micro_batch, drawn, batch)
-    each = cost.flops_per_example
+    each = training_flops(stage_run.stage, cost)
     if isinstance(stage_run.objective, Surveys) and len(pieces_of(stage_run.objective, batch, pieces)) > 1:
         each += cost.forward_flops_per_example  # before it is cut the batch is looked at as a whole
     mine = {**units, "examples": count_units(drawn)["examples"], "flops": each * units["examples"]}

@@ -12,7 +12,7 @@ from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
 from outlay.sources.base import count_units
 from outlay.train.adapting import check_priming
-from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position
+from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position, training_flops
 from outlay.train.labels import check_labels
 from outlay.train.pace import Reserve, flow_limits
 from outlay.train.preparing import Prepared, measure_steps, needed_memory, prepare
@@ -77,7 +77,7 @@ def evaluations_to_come(recipe: Recipe, begun: bool) -> int:
 def _step_cost(assembly: Assembly, index: int, known: Prepared, timing: ProbeResult | Rate | None) -> StageCost:
     """Return what a step of a stage uses; its seconds are as probed, or follow from its FLOPs and the device's rate."""
     stage, units = assembly.recipe.stages[index], count_units(known.batch)
-    mine = known.cost.flops_per_example * units["examples"]
+    mine = training_flops(stage, known.cost) * units["examples"]
     counted = assembly.add_up({**units, "flops": mine})
     if isinstance(timing, ProbeResult):
         return StageCost(stage.name, counted, timing.seconds, timing.low, timing.high, stage.share)

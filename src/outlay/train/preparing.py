@@ -13,12 +13,13 @@ import torch
 from outlay.controllers.base import Brancher
 from outlay.errors import InputError
 from outlay.meter import Meter
+from outlay.optim.base import Spares
 from outlay.planning.cost import Cost
 from outlay.planning.memory import Memory, available_memory, choose_micro_batch, memory, return_freed_memory
 from outlay.planning.probe import ProbeResult, probe
 from outlay.planning.text import amount
 from outlay.sources.base import ActingStream, Batch, count_units
-from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage
+from outlay.train.assembly import Assembly, StageRun, evaluation_bound, forward_flops_per_position, open_stage, training_flops
 from outlay.train.pace import flow_limits
 from outlay.train.shaping import check_shapes
 from outlay.train.snapshots import restore, snapshot
@@ -133,7 +134,7 @@ def _columns_explained(assembly: Assembly, index: int) -> Iterator[None]:
 def _check_overheads(assembly: Assembly, meter: Meter, prepared: list[Prepared]) -> None:
     first, steps = prepared[0], assembly.recipe.probe_steps
     bound = evaluation_bound(assembly, forward_flops_per_position(first.cost, first.batch))
-    probes = [_units(assembly, stage) for stage in prepared] if steps else []
+    probes = [_units(assembly, index, known) for index, known in enumerate(prepared)] if steps else []
     for unit, limit in flow_limits(assembly.recipe.budget).items():
         probing = (steps + 1) * sum(units.get(unit, 0.0) for units in probes)
         if (bound.get(unit) or probing) and meter.spent(unit) + probing + bound.get(unit, 0.0) >= limit:
@@ -142,17 +143,35 @@ def _check_overheads(assembly: Assembly, meter: Meter, prepared: list[Prepared])
             raise InputError(f"{taken}, so that nothing is left to train on; ask less (evaluate.exams, probe_steps) or raise the budget")
 
 
-def _units(assembly: Assembly, stage: Prepared) -> dict[str, float]:
-    mine = count_units(stage.batch)
-    return assembly.add_up({**mine, "flops": stage.cost.flops_per_example * mine["examples"]})
+def _units(assembly: Assembly, index: int, known: Prepared) -> dict[str, float]:
+    mine = count_units(known.batch)
+    return assembly.add_up({**mine, "flops": training_flops(assembly.recipe.stages[index], known.cost) * mine["examples"]})
 
 
 def _choose_pieces(assembly: Assembly, index: int, examples: int, cost: Cost) -> tuple[int, str]:
-    recipe = assembly.recipe
+    recipe, optimizer = assembly.recipe, assembly.recipe.stages[index].optimizer
     if recipe.micro_batch is not None:
-        return min(recipe.micro_batch, examples), "the recipe says so"
-    ceiling = (recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)) - _kept_beside(assembly, index)
-    return choose_micro_batch(assembly.plain_module, recipe.stages[index].optimizer, cost, examples, ceiling)
+        piece, why = min(recipe.micro_batch, examples), "the recipe says so"
+    else:
+        ceiling = (recipe.budget.ceilings.get("memory") or available_memory(assembly.context.device)) - _kept_beside(assembly, index)
+        piece, why = choose_micro_batch(assembly.plain_module, optimizer, cost, examples, ceiling)
+    if isinstance(optimizer, Spares) and optimizer.whole_batch:
+        _check_whole(assembly, index, piece, examples, why)
+    return piece, why
+
+
+def _check_whole(assembly: Assembly, index: int, piece: int, examples: int, why: str) -> None:
+    """Refuse what steps within the backward pass cannot do: batches in pieces, several processes, scaled gradients."""
+    stage = assembly.recipe.stages[index]
+    who = f"stage {stage.name!r}: {type(stage.optimizer).__name__} takes steps during the backward pass and"
+    if piece < examples:
+        raise InputError(
+            f"{who} needs the batch of {examples} in one piece, and it is cut into pieces of {piece} ({why}); lower batch_size"
+        )
+    if assembly.context.world > 1:
+        raise InputError(f"{who} runs in one process, found {assembly.context.world}; take the optimizer itself")
+    if assembly.accelerator.scaler is not None:
+        raise InputError(f"{who} cannot take scaled gradients; set precision to bf16 or fp32")
 
 
 def _kept_beside(assembly: Assembly, index: int) -> int:
@@ -187,7 +206,7 @@ def measure_steps(assembly: Assembly, meter: Meter, prepared: list[Prepared], st
         saved = snapshot(assembly, stage_run)
         results.append(probe(lambda run=stage_run, batch=stage.batch: _one_step(assembly, run, batch), meter, steps))  # type: ignore[misc]
         restore(assembly, stage_run, saved)
-        units = _units(assembly, stage)
+        units = _units(assembly, index, stage)
         meter.charge("probe", **{unit: amount * results[-1].ran for unit, amount in units.items()})
     return results
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from outlay.adapters.base import Adapter
+from outlay.adapters.base import Adapter, Follows
 from outlay.budget import BOUGHT, Budget
 from outlay.controllers.base import Brancher
 from outlay.errors import InputError, Problem, nearest
@@ -17,7 +17,7 @@ from outlay.models.base import ModelSpec
 from outlay.objectives.base import Objective
 from outlay.objectives.next_token import NextToken
 from outlay.optim.adamw import AdamW
-from outlay.optim.base import OptimizerSpec
+from outlay.optim.base import OptimizerSpec, Spares
 from outlay.sources.base import Source
 from outlay.train.measuring import MEASURES
 
@@ -84,6 +84,10 @@ class Stage:
                     problems.append(
                         Problem(f"knobs.{name}", f"counts {unit}, of which this stage's source spends none; it spends {', '.join(spent)}")
                     )
+        if isinstance(self.optimizer, Spares):
+            who = f"{type(self.optimizer).__name__} never holds the whole gradient"
+            problems += [Problem("knobs.clip", f"{who}, so its norm cannot be clipped; leave it out")] if "clip" in self.knobs else []
+            problems += [Problem(where, f"{who}, so {asked} cannot be measured") for where, asked in self._asked()]
         for where, asked in self._asked():
             if asked not in MEASURES:
                 problems.append(Problem(where, f"asks to measure {asked!r}, which no step can; accepted: {', '.join(MEASURES)}"))
@@ -254,6 +258,9 @@ class Recipe:
                 problems.append(Problem(key, f"must be > 0, found {value}"))
         if self.probe_steps < 0:
             problems.append(Problem("probe_steps", f"must be >= 0, found {self.probe_steps}"))
+        if isinstance(self.adapter, Follows) and any(isinstance(stage.optimizer, Spares) for stage in self.stages):
+            why = f"{type(self.adapter).__name__} acts on gradients after each update, and an optimizer of a stage keeps none until then"
+            problems.append(Problem("adapter", f"{why}; take another of the two"))
         return problems
 
     def _budget_problems(self) -> list[Problem]:

@@ -29,6 +29,7 @@ from outlay.train.assembly import (
     evaluation_bound,
     forward_flops_per_position,
     open_stage,
+    training_flops,
     versions,
 )
 from outlay.train.checkpoint import Snapshot, latest
@@ -307,7 +308,7 @@ def _open(way: _Way, run: Spending, index: int, prepared: Prepared, saved: Snaps
     """Build a stage's optimizer and knobs, or put back a saved stage."""
     with way.meter.spend(SETUP):
         stage_run = open_stage(run.assembly, index, {}, prepared.micro_batch)
-        stage_run.flops_per_example = prepared.cost.flops_per_example
+        stage_run.flops_per_example = training_flops(stage_run.stage, prepared.cost)
         if saved is not None:
             restore(run.assembly, stage_run, saved)
             run.saver.load_frozen(run, index, saved.plain.get("frozen"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 from outlay.adapters.base import Moment
 from outlay.models.base import seeded
 from outlay.objectives.base import Objective, Surveys
-from outlay.optim.base import follow
+from outlay.optim.base import Explores, StepsInBackward, follow
 from outlay.sources.base import Batch
 from outlay.train.adapting import after_update, before_update, penalty
 from outlay.train.assembly import Assembly, StageRun
@@ -73,7 +74,7 @@ def update(
         micro_batch: rows a piece; None for the stage's own.
         progress: share of the stage's budget spent before it; adapters may ask for it.
     """
-    moment = Moment(step, progress, assembly.recipe.seed)
+    moment, inner = Moment(step, progress, assembly.recipe.seed), plain_optimizer(stage_run)
     before_update(assembly, moment)
     accelerator, objective = assembly.accelerator, stage_run.objective
     told = {**objective.knobs, **knobs}
@@ -82,6 +83,8 @@ def update(
         pieces = pieces_of(objective, survey(assembly, objective, batch, told), micro_batch or stage_run.micro_batch)
     weights = [objective.weight(piece) for piece in pieces]
     total = assembly.add_up({"weight": math.fsum(weights)})["weight"] or 1.0
+    if isinstance(inner, Explores):
+        return _explore(assembly, stage_run, inner, list(zip(pieces, weights, strict=True)), total, told, moment)
     sums: dict[str, torch.Tensor] = {}
     for number, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
         here = {name: column.to(assembly.context.device) for name, column in piece.items()}
@@ -92,7 +95,8 @@ def update(
             extra = penalty(assembly) if last else None
             # processes average their gradients; multiplying by their number makes it the sum that the weights ask for
             scaled = loss * (weight / total * accelerator.num_processes)
-            accelerator.backward(scaled if extra is None else scaled + extra)
+            with inner.armed() if isinstance(inner, StepsInBackward) and bool(loss.isfinite()) else nullcontext():
+                accelerator.backward(scaled if extra is None else scaled + extra)
         if extra is not None:
             sums["penalty"] = extra.detach() / accelerator.num_processes
         for name, value in {"loss": loss, **measures}.items():
@@ -106,7 +110,12 @@ def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tens
     named = assembly.parameters()
     parameters, clip = [p for _, p in named], knobs.get("clip", math.inf)
     # what is measured is the gradient unscaled and not yet clipped
-    norm = accelerator.clip_grad_norm_(parameters, math.inf if measuring.asked else clip)
+    inner = plain_optimizer(stage_run)
+    norm: Any
+    if isinstance(inner, StepsInBackward):
+        norm = inner.gradient_norm()
+    else:
+        norm = accelerator.clip_grad_norm_(parameters, math.inf if measuring.asked else clip)
     measured = measuring.gradient(named)
     if measuring.asked and clip < math.inf:
         nn.utils.clip_grad_norm_(parameters, clip)
@@ -121,6 +130,38 @@ def _step(assembly: Assembly, stage_run: StageRun, sums: Mapping[str, torch.Tens
     optimizer.zero_grad(set_to_none=True)
     loss = seen.pop("loss")
     return Outcome(loss, gradient_norm, seen | measured, finite)
+
+
+def plain_optimizer(stage_run: StageRun) -> torch.optim.Optimizer:
+    """Return a stage's optimizer without accelerate's wrapping."""
+    inner: torch.optim.Optimizer = getattr(stage_run.optimizer, "optimizer", stage_run.optimizer)
+    return inner
+
+
+def _explore(
+    assembly: Assembly, stage_run: StageRun, optimizer: Explores, pieces: Sequence[tuple[Batch, float]], total: float, told: Mapping[str, float],
+    moment: Moment,
+) -> Outcome:  # fmt: skip
+    """Take a step by losses alone. The loss is the mean of what was seen at both ends of the directions, the norm that of no gradient: 0."""
+    accelerator, objective, rank = assembly.accelerator, stage_run.objective, assembly.context.rank
+    mine = math.fsum(weight for _, weight in pieces) or 1.0
+
+    def loss() -> float:
+        seen = 0.0
+        for number, (piece, weight) in enumerate(pieces):
+            here = {name: column.to(assembly.context.device) for name, column in piece.items()}
+            with seeded(assembly.recipe.seed, f"dropout/{rank}", moment.step * 4096 + number), accelerator.autocast():
+                seen += float(objective(assembly.module, here, told)[0]) * weight / mine
+        extra = penalty(assembly)
+        return seen + (float(extra) if extra is not None else 0.0)
+
+    with torch.no_grad():
+        found = optimizer.explore(loss, assembly.exchange, rank)
+    # parts of the batch weigh as many units as they hold
+    mean = assembly.add_up({"loss": found * mine / total})["loss"]
+    if math.isfinite(mean):
+        after_update(assembly, stage_run, moment)
+    return Outcome(mean, 0.0, {}, math.isfinite(mean))
 
 
 def _syncing(assembly: Assembly, last: bool) -> AbstractContextManager[None]:
