@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_language import IDS, LLAMA, logits_of, trained
+from small_language import IDS, LARGER, LLAMA, logits_of, loss_after, loss_of, text, trained
 from torch import nn
 
-from outlay.adapters import SLTrain
+from outlay.adapters import LowRank, SLTrain
 from outlay.adapters.sltrain import SparsePlusLowRank
 from outlay.models import Mlp
 from outlay.testing import check_adapter
@@ -176,6 +176,28 @@ def test_the_support_never_changes() -> None:
     outside[made.support] = False
     assert float(sparse.flatten()[outside].abs().max()) < 1e-10 * max(1.0, float(made.effective().detach().abs().max()))
     assert not torch.allclose(sparse, untouched)
+
+
+def test_in_a_transformer_the_sparse_part_is_what_training_begins_with() -> None:
+    """With B = 0 and nothing beside it in any layer, every block is at a point of rest: no layer of it has a gradient."""
+
+    def gradients(density: float) -> list[bool]:
+        module = SLTrain(rank=2, density=density).attach(LARGER.build(0).module, seed=0)
+        loss_of(module, text(4, 16, 1)).backward()
+        parts = [part for part in module.modules() if isinstance(part, SparsePlusLowRank)]
+        return [bool(part.b.grad.any()) for part in parts]  # type: ignore[union-attr]
+
+    assert not any(gradients(0.0))
+    assert all(gradients(0.05))
+
+
+@pytest.mark.slow
+def test_at_equal_rank_and_steps_the_sparse_part_leaves_a_lower_loss_than_low_rank_alone() -> None:
+    losses = [
+        [loss_after(spec, 300, 6e-3, seed) for seed in range(2)]
+        for spec in (SLTrain(rank=2, alpha=2.0), LowRank(rank=2, alpha=2.0, period=None))
+    ]
+    assert sum(losses[0]) < sum(losses[1])
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def shaken(made: Spectrum) -> Spectrum:
 def test_the_start_is_the_layer(outputs: int, inputs: int) -> None:
     made, weight = layer(2, outputs, inputs), plain(outputs, inputs).weight
     u, v = whole(made)
+    assert all(t.is_contiguous() for t in made.state_dict().values())
     assert torch.allclose(made.effective(), weight, atol=1e-12)
     assert torch.allclose((u * made.s) @ v.T, weight, atol=1e-12)
     assert torch.allclose(u.T @ u, torch.eye(6).double(), atol=1e-12)

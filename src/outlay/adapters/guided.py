@@ -55,7 +55,8 @@ class Guided(Reparametrised):
         self.register_buffer("share", torch.tensor(1.0 if guided else 0.0, device=weight.device))
         #: whether this update looks at the guide; set anew before every update
         self.looks = True
-        self.guide = Guide(self.product().detach().clone()) if guided else None
+        # laid out by rows like its moments once they have been saved: fused optimizers read both as they lie in memory
+        self.guide = Guide(self.product().detach().clone(memory_format=torch.contiguous_format)) if guided else None
 
     def start(self, weight: torch.Tensor, rank: int, blocks: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return V and U as training begins, in place of a dense weight, (out, in).
@@ -155,7 +156,7 @@ class BlockShuffleLinear(Guided):
 
     def product(self) -> torch.Tensor:
         """Return the matrix: its columns are what becomes of unit vectors."""
-        return self.path(torch.eye(self.v.shape[0] * self.v.shape[2], dtype=self.v.dtype, device=self.v.device)).T
+        return self.path(torch.eye(self.v.shape[0] * self.v.shape[2], dtype=self.v.dtype, device=self.v.device)).T.contiguous()
 
 
 def orthonormal(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

@@ -51,9 +51,9 @@ class Spectrum(Restarting):
         chosen, others = self._choose(min(rank, len(s)), generator)
         for name, index in (("active", chosen), ("rest", others)):
             self.register_buffer(name, index)
-        self.u = nn.Parameter(u[:, chosen].to(weight.dtype))
+        self.u = nn.Parameter(u[:, chosen].to(weight.dtype).contiguous())
         self.v = nn.Parameter(vt[chosen].T.to(weight.dtype).contiguous())
-        self.register_buffer("u_rest", u[:, others].to(weight.dtype))
+        self.register_buffer("u_rest", u[:, others].to(weight.dtype).contiguous())
         self.register_buffer("v_rest", vt[others].T.to(weight.dtype).contiguous())
         self.bias = layer.bias
 
