@@ -15,6 +15,7 @@ from outlay.layout import Slots
 from outlay.optim import OptimizerSpec, Subspace, Whole, follow
 from outlay.projectors import Svd
 from outlay.residuals import Drop
+from outlay.testing import check_inner_rule
 
 
 def gradients(count: int, shape: tuple[int, ...] = (6, 4), seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -45,6 +46,27 @@ def drive(spec: OptimizerSpec, start: torch.Tensor, steps: Sequence[torch.Tensor
 
 
 START = gradients(1, seed=9)[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "tolerance"),
+    [
+        (Sgd(), 1e-5),
+        (Sgd(0.9, nesterov=True), 1e-5),
+        (Sgd(0.9, states=Dynamic8()), 0.1),
+        (Sign(), 1e-5),
+        (Sign(0.9), 1e-5),
+        (Lion(), 1e-5),
+        (Lion(states=Bf16()), 1e-5),
+        (Adafactor(), 1e-5),
+        (Adafactor(beta1=0.9), 1e-5),
+        (Adam(states=Bf16(), rounding="stochastic"), 0.1),
+        (Adam(states=Dynamic8(), second=Dynamic8(signed=False, positive=True)), 0.1),
+    ],
+    ids=str,
+)
+def test_contract(rule: InnerRule, tolerance: float) -> None:
+    check_inner_rule(rule, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
