@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
+from torch.nn import functional
 
-from outlay.adapters import Moment, Sara
+from outlay.adapters import Moment, Perp, Sara
 from outlay.errors import InputError
 from outlay.models import Mlp, Transformer
 from outlay.testing import check_adapter
@@ -127,6 +130,48 @@ def test_one_large_enough_layer_is_penalised_a_step() -> None:
     module = small.attach(Mlp(30, 5, (40,)).build(0).module, 0)
     small.before(module, Moment(1, 0.0))
     assert float(small.penalty(module).detach()) == 0.0
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    data = load_digits()
+    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
+    return torch.tensor(data.images, dtype=torch.float32)[order] / 16, torch.tensor(data.target)[order]
+
+
+def fit(module: nn.Module, x: torch.Tensor, y: torch.Tensor, steps: int, lr: float) -> None:
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 - step / steps)
+        rows = torch.randint(len(x), (128,), generator=draw)
+        functional.cross_entropy(module(x[rows]), y[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def accuracy(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((module.eval()(x[1200:]).argmax(1) == y[1200:]).float().mean())
+
+
+def test_it_forgets_less_than_a_low_rank_update_of_its_size() -> None:
+    """Digits, then mirrored digits, 1172 trained weights each, as many updates at one rate; held-out accuracy. In return it learns less of the new."""
+    (x, y), base = digits(), Mlp(64, 10, (128, 128)).build(0).module
+    fit(base, x[:1200], y[:1200], 400, 3e-3)
+    mirrored = x.flip(2)
+    known, start = accuracy(base, x, y), accuracy(base, mirrored, y)
+    # nothing pruned, no biases: LoRA
+    low_rank = Perp(0.0, rank=2, alpha=4.0, biases=False, norms=False).attach(copy.deepcopy(base), 0)
+    count = sum(p.numel() for p in low_rank.parameters() if p.requires_grad)
+    sizes = torch.cat([p.detach().flatten().abs() for p in base.parameters() if p.dim() == 2]).sort().values
+    small = Sara(threshold=float(sizes[count]), penalty_weight=0.0, refine_at=None).attach(copy.deepcopy(base), 0)
+    assert sum(p.numel() for p in small.parameters() if p.requires_grad) == count == 2 * (64 + 4 * 128 + 10)
+    for module in (low_rank, small):
+        fit(module, mirrored[:300], y[:300], 200, 1e-2)
+    assert known > 0.95
+    assert accuracy(small, x, y) > accuracy(low_rank, x, y) + 0.15 and accuracy(small, x, y) > known - 0.1
+    assert accuracy(low_rank, mirrored, y) > accuracy(small, mirrored, y) > start + 0.1
 
 
 def test_layers_without_small_weights_are_frozen_and_a_model_without_any_is_refused() -> None:

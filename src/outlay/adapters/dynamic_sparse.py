@@ -30,7 +30,8 @@ class DynamicSparse:
     micro-batches and processes. Grown entries take the places of dropped ones in the leaf, where every state tensor of the leaf's
     shape is set to 0; state of another shape (projected, below 8 bits) is left as it is.
 
-    Every W keeps the number of entries that it starts with: none moves from one W to another. Published weight decay none, L2 1e-4 in the loss.
+    Every W keeps the number of entries that it starts with, as published by default: to move some from one W to another, leaves would have to change
+    their length under a running optimizer. Published weight decay none, L2 1e-4 in the loss.
 
     Args:
         density: share of the entries that is kept, in (0, 1].
