@@ -30,7 +30,8 @@ class Grafting:
     plain gradient descent on S with a learning rate of 1e7, in many epochs over one batch. A step on x moves S by stretch times as much, and
     the gradient of x is stretch times that of S: gradient descent on x with the rate 1e7 / stretch^2 is the paper's, and optimizers of the
     kind of Adam move S by about stretch times their rate a step (their eps, of 1e-8, is also out of the way of so small gradients). With the
-    default that is a rate of 10, or of 1e-4 to 1e-3. Which x is kept is for the evaluation to say.
+    default that is a rate of 10, or of 1e-4 to 1e-3. Nothing holds what is taken to ``share``: training may take
+    more. Which x is kept is for the evaluation to say.
 
     For every entry that may be grafted it keeps what it was tuned to, the mask and x: 9 bytes beside the weight, in float32.
 

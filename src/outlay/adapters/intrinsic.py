@@ -15,8 +15,8 @@ from outlay.catalog import Paper
 from outlay.errors import InputError
 from outlay.rng import torch_generator
 
-#: where the numbers that are trained stand in the module
-SHARED = "intrinsic"
+#: what is trained, parameters of the root: theta, (dimensions,), and the scales, (layers,)
+THETA, SCALES = "intrinsic_theta", "intrinsic_scales"
 
 
 @dataclass(frozen=True)
@@ -65,30 +65,25 @@ class Intrinsic:
                 f"{self.dimensions} dimensions leave none beside the scales of {scales} layers; take more, or structured: false"
             )
         sample = next(iter(chosen.values()))
-        shared = Shared(self.dimensions - scales, scales, torch.promote_types(sample.dtype, torch.float32), sample.device)
+        start = sample.detach().new_zeros(self.dimensions - scales, dtype=torch.promote_types(sample.dtype, torch.float32))
 
         def make(name: str, tensor: torch.Tensor) -> Fastfood:
             layer = owners.index(name.rpartition(".")[0]) if self.structured else None
-            return Fastfood(tensor, shared, layer, torch_generator(seed, f"adapter/intrinsic/{name}"))
+            return Fastfood(tensor, module, len(start), layer, torch_generator(seed, f"adapter/intrinsic/{name}"))
 
-        project(module.requires_grad_(False), make, set(chosen))
-        module.add_module(SHARED, shared)
-        return module
+        module.requires_grad_(False)
+        module.register_parameter(THETA, nn.Parameter(start))
+        if scales:
+            module.register_parameter(SCALES, nn.Parameter(start.new_ones(scales)))
+        return project(module, make, set(chosen))
 
     def merge(self, module: nn.Module) -> nn.Module:
         """Return the module with its tensors where they are now, and nothing beside them."""
         settle(module)
-        delattr(module, SHARED)
+        for own in (THETA, SCALES):
+            if hasattr(module, own):
+                delattr(module, own)
         return module.requires_grad_(True)
-
-
-class Shared(nn.Module):
-    """What all tensors share: theta, (dimensions,), 0, and the scales, (scales,), 1."""
-
-    def __init__(self, dimensions: int, scales: int, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.zeros(dimensions, dtype=dtype, device=device))
-        self.scales = nn.Parameter(torch.ones(scales, dtype=dtype, device=device)) if scales else None
 
 
 class Fastfood(nn.Module):
@@ -96,7 +91,8 @@ class Fastfood(nn.Module):
 
     Args:
         tensor: w0, of any shape.
-        shared: holds theta and the scales; it is not a part of this module.
+        root: the module that has theta and the scales.
+        dimensions: length of theta.
         layer: number of its scale; None for 1.
         draw: generator of P, on the CPU.
     """
@@ -105,10 +101,10 @@ class Fastfood(nn.Module):
     order: torch.Tensor
     gains: torch.Tensor
 
-    def __init__(self, tensor: torch.Tensor, shared: Shared, layer: int | None, draw: torch.Generator) -> None:
+    def __init__(self, tensor: torch.Tensor, root: nn.Module, dimensions: int, layer: int | None, draw: torch.Generator) -> None:
         super().__init__()
-        self._shared, self.layer = (shared,), layer  # in a tuple: its parameters are the root's, once
-        length = 1 << (max(tensor.numel(), len(shared.theta)) - 1).bit_length()
+        self._root, self.layer = (root,), layer  # in a tuple, or the root would be a part of its own part
+        length = 1 << (max(tensor.numel(), dimensions) - 1).bit_length()
         signs = torch.randint(0, 2, (length,), generator=draw, dtype=torch.int8) * 2 - 1
         order, gains = torch.randperm(length, generator=draw), torch.randn(length, generator=draw)
         for name, part in (("signs", signs), ("order", order), ("gains", gains)):
@@ -116,10 +112,10 @@ class Fastfood(nn.Module):
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return w0 + scale P theta."""
-        (shared,) = self._shared
-        change = self.projected(shared.theta, tensor.numel()).reshape(tensor.shape)
-        if shared.scales is not None and self.layer is not None:
-            change = shared.scales[self.layer] * change
+        (root,) = self._root
+        change = self.projected(root.get_parameter(THETA), tensor.numel()).reshape(tensor.shape)
+        if self.layer is not None:
+            change = root.get_parameter(SCALES)[self.layer] * change
         return tensor + change.to(tensor.dtype)
 
     def projected(self, theta: torch.Tensor, count: int) -> torch.Tensor:

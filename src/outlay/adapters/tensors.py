@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -38,25 +38,18 @@ def project(module: nn.Module, make: Callable[[str, torch.Tensor], nn.Module], n
     return module
 
 
-def computed(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Return where parameters are computed from others: (module, own name)."""
-    for owner in list(module.modules()):
-        if parametrize.is_parametrized(owner):
-            for own in list(owner.parametrizations):  # type: ignore[arg-type]
-                yield owner, own
-
-
 def settle(module: nn.Module) -> nn.Module:
     """Put every computed parameter where it is now and compute it no more; tied parameters stay tied."""
-    places = list(computed(module))
-    values: dict[int, tuple[nn.Parameter, torch.Tensor]] = {}
-    for owner, own in places:
-        original = owner.parametrizations[own].original  # type: ignore[index, union-attr]
-        if id(original) not in values:
-            values[id(original)] = (original, getattr(owner, own).detach().clone())
-    for owner, own in places:
-        parametrize.remove_parametrizations(owner, own, leave_parametrized=False)
+    owners = [part for part in module.modules() if parametrize.is_parametrized(part)]
+    places = [(owner, own, parts.original) for owner in owners for own, parts in owner.parametrizations.items()]  # type: ignore[union-attr, operator]
+    values = {id(original): (original, getattr(owner, own).detach()) for owner, own, original in reversed(places)}
+    # not by remove_parametrizations: it takes the names off a class that a module shares with its copies
+    for owner in owners:
+        del owner.parametrizations
+        owner.__class__ = type(owner).__bases__[0]
     with torch.no_grad():
         for original, value in values.values():
             original.copy_(value)
+    for owner, own, original in places:
+        owner.register_parameter(own, original)
     return module
