@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,21 +55,32 @@ def memory(module: nn.Module, optimizer_spec: OptimizerSpec, cost: Cost, micro_b
     Raises:
         InputError: when the cost comes from a formula.
     """
+    least, all_gradients = floor(module, optimizer_spec), _gradient_bytes(module)
+    # where gradients go as they come, a pass holds those that are just being computed, as it does in a further piece of a batch
+    spares = isinstance(optimizer_spec, Spares)
+    others = cost.peak_bytes(micro_batch, again=True) - all_gradients if spares else cost.peak_bytes(micro_batch, again)
+    beyond = max(least.gradients, round(others))
+    return Memory(least.weights, least.gradients, least.optimizer, beyond - least.gradients, least.weights + least.optimizer + beyond)
+
+
+def floor(module: nn.Module, optimizer_spec: OptimizerSpec) -> Memory:
+    """Return what training holds whatever the batch: weights and buffers, gradients and optimizer state, without activations."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    gradients = sum(p.numel() * p.element_size() for p in trained.values())
-    state = sum(
-        optimizer_spec.state_bytes({name: tuple(p.shape) for name, p in trained.items() if p.element_size() == width}, width)
-        for width in {p.element_size() for p in trained.values()}
-    )
-    weights = _distinct_bytes([*module.parameters(), *module.buffers()])
+    by_width = {width: {name: tuple(p.shape) for name, p in trained.items() if p.element_size() == width} for width in _widths(trained)}
+    state = sum(optimizer_spec.state_bytes(shapes, width) for width, shapes in by_width.items())
+    gradients = _gradient_bytes(module)
     if isinstance(optimizer_spec, Spares):
-        all_of_them, shapes = gradients, {name: tuple(p.shape) for name, p in trained.items()}
-        gradients = optimizer_spec.gradient_bytes(shapes, max((p.element_size() for p in trained.values()), default=4))
-        # what a pass holds when the gradients that are complete do not stay
-        beyond = gradients + round(cost.peak_bytes(micro_batch, again=True)) - all_of_them
-    else:
-        beyond = max(gradients, round(cost.peak_bytes(micro_batch, again)))
-    return Memory(weights, gradients, state, beyond - gradients, weights + state + beyond)
+        gradients = max((optimizer_spec.gradient_bytes(shapes, width) for width, shapes in by_width.items()), default=0)
+    weights = _distinct_bytes([*module.parameters(), *module.buffers()])
+    return Memory(weights, gradients, state, 0, weights + gradients + state)
+
+
+def _widths(parameters: Mapping[str, nn.Parameter]) -> set[int]:
+    return {p.element_size() for p in parameters.values()}
+
+
+def _gradient_bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
 
 
 def _distinct_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -101,7 +112,7 @@ def choose_micro_batch(
     fitting = [piece for piece in range(1, batch_size) if memory(module, optimizer_spec, cost, piece, again=True).total <= room]
     if not fitting:
         one = memory(module, optimizer_spec, cost, 1, again=batch_size > 1)
-        raise InputError(_does_not_fit(module, one, ceiling_bytes))
+        raise InputError(_does_not_fit(module, one, cost, ceiling_bytes, batch_size))
     fewest = -(-batch_size // max(fitting))
     equal = next(count for count in range(fewest, batch_size + 1) if batch_size % count == 0)
     pieces = equal if equal <= 2 * fewest else fewest
@@ -111,11 +122,14 @@ def choose_micro_batch(
     return piece, f"{why}; one piece would need {size(whole.total)}"
 
 
-def _does_not_fit(module: nn.Module, one: Memory, ceiling: float) -> str:
+def _does_not_fit(module: nn.Module, one: Memory, cost: Cost, ceiling: float, batch: int) -> str:
+    from outlay.planning.proposing import proposal  # knows the optimizers, and rests on this file
+
     taken_by = {"weights": one.weights, "gradients": one.gradients, "optimizer state": one.optimizer, "activations": one.activations}
     largest = [(name, taken) for name, taken in Counter(taken_by).most_common(3) if taken > 0]
     named = ", ".join(f"{name} {size(taken)}" for name, taken in largest)
-    advice = _advice(module, one, ceiling)
+    fitting = proposal(module, cost, ceiling, batch)
+    advice = f"{fitting}; or {_advice(module, one, ceiling)}" if fitting else _advice(module, one, ceiling)
     return (
         f"even one example at a time needs {size(one.total)}, and the ceiling is {size(ceiling)} of which {HEAD_ROOM:.0%} is kept free; "
         f"the most is taken by {named}. A ceiling of {size(one.total / (1 - HEAD_ROOM))} would do; or {advice}"

@@ -14,6 +14,7 @@ from outlay.planning.text import amount, duration, short, size
 
 if TYPE_CHECKING:
     from outlay.planning.memory import Memory
+    from outlay.planning.proposing import Choice
 
 Basis = Literal["formula", "probe"]
 #: units in the order they are shown; others follow
@@ -89,6 +90,7 @@ class Plan:
         reserve: unit -> kept for the end of the run.
         stages: the parts, in order.
         notes: what does not fit, and what else should be known.
+        choices: optimizers that fit under the memory ceiling, those that are expected to lose the least first.
     """
 
     parameters: int
@@ -106,6 +108,7 @@ class Plan:
     reserve: dict[str, float] = field(default_factory=dict)
     stages: tuple[StagePlan, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -121,6 +124,7 @@ class Plan:
             **plain, **{unit: amounts.get(unit, nothing) for unit in ("tokens", "seconds", "flops", *amounts)},
             "interval": {unit: list(ends) for unit, ends in self.interval.items()},
             "stages": [dataclasses.asdict(stage) for stage in self.stages], "notes": list(self.notes),
+            "choices": [dataclasses.asdict(choice) for choice in self.choices],
         }  # fmt: skip
 
     def rows(self) -> list[tuple[str, str]]:
@@ -141,6 +145,7 @@ class Plan:
             rows.append(("kept back", ", ".join(amount(unit, value) for unit, value in self.reserve.items() if value)))
         if len(self.stages) > 1 and self.steps is not None:
             rows += [(f"stage {stage.name}", f"{stage.steps:,} steps, ends by {stage.ends_by}") for stage in self.stages]
+        rows += [("fits as well", choice.text()) for choice in self.choices]
         return rows + [("note", note) for note in self.notes]
 
     def lines(self) -> list[str]:
@@ -168,6 +173,7 @@ def make_plan(
     reserve: Mapping[str, float] | None = None,
     spent: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
+    choices: Sequence[Choice] = (),
 ) -> Plan:
     """Return what a budget buys. The stages are filled in order, each with its share of what the ones before it left.
 
@@ -185,6 +191,7 @@ def make_plan(
         reserve: unit -> what must be left for the end of the run.
         spent: unit -> what has been spent already.
         notes: what else should be known.
+        choices: optimizers that fit as well.
 
     Raises:
         InputError: when there is no stage.
@@ -204,7 +211,7 @@ def make_plan(
         parameters=parameters, trainable=trainable, micro_batch=micro_batch, memory=memory, basis=basis,
         flops_per_step=per_step.get("flops", 0.0), tokens_per_step=per_step.get("tokens", 0.0), step_seconds=per_step["seconds"],
         steps=steps, amounts=amounts, interval=_interval([middle, slow, fast]), ends_by=middle[-1].ends_by, reserve=kept,
-        stages=tuple(middle),
+        stages=tuple(middle), choices=tuple(choices),
         notes=(*_ceiling_notes(budget, parameters, memory), *_limit_notes(budget, stages, middle, kept, gone), *notes),
     )  # fmt: skip
 

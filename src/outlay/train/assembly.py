@@ -27,6 +27,8 @@ from outlay.models.base import Loaded
 from outlay.objectives.base import Objective, Prepares, Thins
 from outlay.optim.base import Spares
 from outlay.planning.cost import Cost, Costs
+from outlay.planning.memory import floor
+from outlay.planning.proposing import proposal
 from outlay.planning.text import size
 from outlay.sources.base import ActingStream, Batch, Stream, Watches
 from outlay.train.companions import Frozen, attach, belongs, bound, turn_to
@@ -225,18 +227,17 @@ def check_ceilings(recipe: Recipe, module: nn.Module) -> None:
         )
     if trainable == 0:
         raise InputError("no parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter")
-    shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if p.requires_grad}
-    state = max(stage.optimizer.state_bytes(shapes) for stage in recipe.stages)
-    weights, gradients = (
-        sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or every) for every in (True, False)
-    )
-    floor = weights + gradients + state
-    if floor > ceilings.get("memory", math.inf):
-        parts = f"weights {size(weights)}, gradients {size(gradients)}, optimizer state {size(state)}"
-        raise InputError(
-            f"even one example cannot fit: {parts} take {size(floor)} and the memory ceiling is {size(ceilings['memory'])}; "
-            "choose a smaller model, an adapter (adapter: lora) or an optimizer that keeps less (optimizer: sgd)"
-        )
+    ceiling = ceilings.get("memory", math.inf)
+    for stage in recipe.stages:
+        least = floor(module, stage.optimizer)
+        if least.total > ceiling:
+            parts = f"weights {size(least.weights)}, gradients {size(least.gradients)}, optimizer state {size(least.optimizer)}"
+            fitting = proposal(module, None, ceiling)
+            advice = f"{fitting}; or choose" if fitting else "choose"
+            raise InputError(
+                f"even one example cannot fit: {parts} take {size(least.total)} and the memory ceiling is {size(ceiling)}; "
+                f"{advice} a smaller model, an adapter (adapter: lora) or an optimizer that keeps less (optimizer: sgd)"
+            )
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from outlay.meter import Meter
 from outlay.planning.devices import Rate, training_rate
 from outlay.planning.plan import Plan, StageCost, make_plan
 from outlay.planning.probe import ProbeResult
+from outlay.planning.proposing import Choice, choices
 from outlay.sources.base import count_units
 from outlay.train.adapting import check_priming
 from outlay.train.assembly import Assembly, assemble, count_parameters, evaluation_bound, forward_flops_per_position, training_flops
@@ -61,7 +62,22 @@ def plan_stages(
         micro_batch=max(known.micro_batch for known in prepared), memory=heaviest,
         spent={unit: spent.get(unit, 0.0) + coming * one.get(unit, 0.0) for unit in {**spent, **one}},
         reserve={unit: reserve.amount(unit) for unit in flow_limits(recipe.budget)}, notes=[rate.why] if rate else [],
+        choices=fitting_choices(assembly, prepared),
     )  # fmt: skip
+
+
+#: how many other optimizers a plan names
+CHOICES = 4
+
+
+def fitting_choices(assembly: Assembly, prepared: Sequence[Prepared]) -> list[Choice]:
+    """Return the optimizers that fit under the budget's memory ceiling, those that are expected to lose the least first; none without a ceiling."""
+    ceiling = assembly.recipe.budget.ceilings.get("memory")
+    if ceiling is None:
+        return []
+    known = prepared[0]
+    found = choices(assembly.plain_module, known.cost, ceiling, known.most)
+    return [choice for choice in found if choice.fits][:CHOICES]
 
 
 def evaluations_to_come(recipe: Recipe, begun: bool) -> int:
