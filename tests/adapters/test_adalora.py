@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from outlay.adapters import AdaLora, Moment
-from outlay.adapters.adalora import Triplets, keep_highest, triplet_layers
+from outlay.adapters.adalora import Triplets, triplet_layers
+from outlay.allocators.rank import keep_highest
 from outlay.models import Transformer
 from outlay.models.base import seeded
 from outlay.testing import check_adapter

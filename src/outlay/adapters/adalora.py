@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from outlay.adapters.base import Moment, Reparametrised, make_plain, reparametrised, swap
-from outlay.allocators import greedy
+from outlay.allocators.rank import keep_highest
 from outlay.arms import FloatArray
 from outlay.catalog import Paper
 from outlay.rng import torch_generator
@@ -192,20 +192,3 @@ class Triplets(Reparametrised):
 def triplet_layers(module: nn.Module) -> list[Triplets]:
     """Return the layers with triplets, in the module's order."""
     return [part for _, part in reparametrised(module) if isinstance(part, Triplets)]
-
-
-def keep_highest(scores: Sequence[FloatArray], total: int) -> list[np.ndarray]:
-    """Return for each matrix which triplets are among the ``total`` with the highest scores of all, (triplets,) of booleans.
-
-    The next triplet of a matrix gains its score, best first, so the exact division is unit after unit where it gains most. Exactly
-    ``total`` are kept: of equal scores those of the matrix that has kept fewest, then of the first, then the first triplet.
-
-    Args:
-        scores: of each matrix's triplets, (triplets,).
-        total: how many are kept, at least 0 and at most all of them.
-    """
-    orders = [np.argsort(-each, kind="stable") for each in scores]
-    counts = greedy(
-        lambda i, n: float(scores[i][orders[i][n]]), len(scores), total, high=np.array([len(each) for each in scores], np.int64)
-    )
-    return [np.isin(np.arange(len(order)), order[:count]) for order, count in zip(orders, counts.tolist(), strict=True)]

@@ -67,7 +67,14 @@ class LoraSb:
     def prime(self, module: nn.Module, loss: Callable[[int], torch.Tensor], seed: int) -> None:
         """Sum the gradients of the adapted weights over the examples and set B, R and A by them."""
         layers = {name: part for name, part in reparametrised(module) if isinstance(part, Core)}
-        totals = self._summed({id(layer.frozen): layer.frozen for layer in layers.values()}, loss)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        try:
+            for p in trained:
+                p.requires_grad_(False)
+            totals = self._summed({id(layer.frozen): layer.frozen for layer in layers.values()}, loss)
+        finally:
+            for p in trained:
+                p.requires_grad_(True)
         for name, layer in layers.items():
             total = totals[id(layer.frozen)]
             step = -self.rate * (total.sign() if self.sign else total)
@@ -88,7 +95,7 @@ class LoraSb:
             for weight in weights.values():
                 hooks.append(weight.requires_grad_(True).register_post_accumulate_grad_hook(add))
             for number in range(self.prime_examples):
-                torch.autograd.backward(loss(number), inputs=list(weights.values()))
+                loss(number).backward()
         finally:
             for hook in hooks:
                 hook.remove()
