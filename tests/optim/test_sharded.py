@@ -135,27 +135,29 @@ class Pieces(torch.optim.Optimizer):
             optimizer.step()
 
 
-def outcome(spec: OptimizerSpec, rank: int, folder: Path, in_pieces: bool = False) -> dict[str, Any]:
-    """Return how far the sharded run is from the one in one process, and whether a saved state goes on as if nothing had been."""
+def outcome(name: str, spec: OptimizerSpec, rank: int, folder: Path) -> dict[str, Any]:
+    """Return how far the sharded run is from the one in one process and, for methods under their own names, whether a saved state goes on as if
+    nothing had been."""
     module = sharded()
     optimizer = built(spec, module.named_parameters())
-    norms = drive(module, optimizer, rank, 0, STEPS // 2)
-    torch.save(optimizer.state_dict(), folder / f"{rank}.pt")
-    twin = sharded()
-    twin.load_state_dict({name: tensor.clone() for name, tensor in module.state_dict().items()})
-    drive(module, optimizer, rank, STEPS // 2, STEPS)
-    resumed = built(spec, twin.named_parameters())
-    resumed.load_state_dict(torch.load(folder / f"{rank}.pt", weights_only=True))
-    drive(twin, resumed, rank, STEPS // 2, STEPS)
+    norms = drive(module, optimizer, rank, 0, STEPS - 2)
+    told: dict[str, Any] = {}
+    if name in METHODS:
+        torch.save(optimizer.state_dict(), folder / f"{rank}.pt")
+        twin = sharded()
+        twin.load_state_dict({key: tensor.clone() for key, tensor in module.state_dict().items()})
+        resumed = built(spec, twin.named_parameters())
+        resumed.load_state_dict(torch.load(folder / f"{rank}.pt", weights_only=True))
+        drive(twin, resumed, rank, STEPS - 2, STEPS)
+    drive(module, optimizer, rank, STEPS - 2, STEPS)
+    end = whole(module)
+    if name in METHODS:
+        told["resumed_off"] = farthest(end, whole(twin))
     alone = model()
-    true_norms = drive(alone, Pieces(spec, alone) if in_pieces else built(spec, alone.named_parameters()), None, 0, STEPS)
-    ends = whole(alone), whole(module), whole(twin)
-    return {
-        "moved": min(float((p - q).abs().max()) for p, q in zip(ends[0], whole(model()), strict=True)),
-        "off": farthest(ends[0], ends[1]),
-        "resumed_off": farthest(ends[1], ends[2]),
-        "norms": [norms, true_norms[: STEPS // 2]],
-    }
+    one = Pieces(spec, alone) if name in ROUNDED else built(spec, alone.named_parameters())
+    true_norms = drive(alone, one, None, 0, STEPS)
+    told["moved"] = min(float((p - q).abs().max()) for p, q in zip(end, whole(model()), strict=True))
+    return told | {"off": farthest(whole(alone), end), "norms": [norms, true_norms[: STEPS - 2]]}
 
 
 def replicas(rank: int) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def work(rank: int, folder: str) -> None:
     answers: dict[str, Any] = {}
     for name, spec in specs().items():
         try:
-            answers[name] = outcome(spec, rank, Path(folder), name in ROUNDED)
+            answers[name] = outcome(name, spec, rank, Path(folder))
         except Exception as error:  # told by the test of this method
             answers[name] = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         torch.distributed.barrier()
@@ -214,7 +216,8 @@ def test_two_processes_take_the_steps_of_one(name: str, answers: list[dict[str, 
     for rank, told in enumerate(answers):
         answer = told[name]
         assert "error" not in answer, f"process {rank}: {answer.get('trace')}"
-        assert answer["moved"] > 1e-4 and answer["off"] < 1e-6 and answer["resumed_off"] == 0.0, answer
+        assert answer["moved"] > 1e-4 and answer["off"] < 1e-6, answer
+        assert answer["resumed_off"] == 0.0 if name in METHODS else "resumed_off" not in answer
         assert min(answer["norms"][0]) > CLIP and answer["norms"][0] == pytest.approx(answer["norms"][1])
 
 
