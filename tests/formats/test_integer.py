@@ -68,6 +68,20 @@ def test_error_bound_and_repetition_for_all_inputs(values: list[float], bits: in
     assert all(torch.equal(kept[name], again[name]) for name in ("codes", "scales"))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_products_are_exact_and_no_element_is_cut_off(symmetric: bool) -> None:
+    x = torch.randn(5000, 16, generator=torch.Generator().manual_seed(0)) * torch.logspace(-20, 20, 5000)[:, None]
+    form = Integer(5, symmetric)
+    kept = form.encode(x)
+    back = form.decode(kept, (5000, 16))
+    again = form.encode(back)
+    assert torch.equal(kept["scales"], again["scales"]) and torch.equal(form.decode(again, (5000, 16)), back)
+    steps = back.double() / kept["scales"].double()[:, None]
+    assert torch.equal(steps, steps.round())
+    if symmetric:
+        assert bool((back.abs().amax(1) >= x.abs().amax(1)).all())
+
+
 def test_rows_do_not_share_a_scale_and_tensors_do() -> None:
     x = torch.tensor([[1.0, 0.5], [1000.0, 500.0]])
     error = {scaling: float((through(Integer(4, scaling=scaling), x) - x)[0].abs().max()) for scaling in ("row", "tensor")}  # type: ignore[arg-type]

@@ -87,6 +87,15 @@ def test_scaled_numbers_keep_the_largest_element_and_their_relative_error(scalin
     assert float((through(E4M3, x) - x).norm()) > 10 * float((back - x).norm())
 
 
+@pytest.mark.parametrize("form", [SmallFloat(4, 3, "nan", "row"), SmallFloat(5, 10, "ieee", "row")], ids=["e4m3", "fp16"])
+def test_scaled_numbers_are_exact_products_and_not_cut_off(form: SmallFloat) -> None:
+    x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) * torch.logspace(-15, 15, 2000)[:, None]
+    kept = form.encode(x)
+    back, again = form.decode(kept, (2000, 8)), form.encode(form.decode(kept, (2000, 8)))
+    assert torch.equal(kept["scales"], again["scales"]) and torch.equal(kept["values"].float(), again["values"].float())
+    assert bool((back.abs().amax(1) >= x.abs().amax(1)).all())
+
+
 def test_bounds_of_subnormal_numbers() -> None:
     x = torch.linspace(-(2**-6), 2**-6, 1001)
     assert float((through(E4M3, x) - x).abs().max()) <= 2**-10

@@ -98,6 +98,19 @@ def test_bfloat16_weights_stall_to_nearest_and_move_right_on_average() -> None:
     assert float(after_small_steps(AdamWBf16(rounding="nearest"), 2**-7, 20).mean()) < 1.5 - 10 * 2**-7
 
 
+def test_second_moments_in_bfloat16_reach_their_mean_only_when_rounded_stochastically() -> None:
+    def second(rounding: Literal["nearest", "stochastic"]) -> float:
+        w = nn.Parameter(torch.zeros(500))
+        optimizer = AdamWBf16(beta2=0.999, rounding=rounding).build([("w", w)])
+        for _ in range(700):
+            w.grad = torch.ones(500)
+            optimizer.step()
+        return float(optimizer.state[w]["inner.v.values"].float().mean())
+
+    assert abs(second("stochastic") - (1 - 0.999**700)) < 0.01
+    assert second("nearest") < 0.3
+
+
 def test_weights_in_single_precision_are_not_rounded() -> None:
     w = nn.Parameter(torch.ones(4))
     optimizer = AdamWBf16().build([("w", w)])
