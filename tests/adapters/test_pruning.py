@@ -54,6 +54,7 @@ def test_the_scores() -> None:
     w, norms = torch.tensor([[1.0, -3.0], [2.0, 0.5]]), torch.tensor([4.0, 1.0])
     assert magnitude(w).tolist() == [[1.0, 3.0], [2.0, 0.5]]
     assert wanda(w, norms).tolist() == [[4.0, 3.0], [8.0, 0.5]]
+    assert wanda(w.half(), torch.tensor([1e6, 2e6])).tolist() == [[1e6, 6e6], [2e6, 1e6]]  # beyond what half precision holds
     assert torch.equal(random(w, 1, "a"), random(w, 1, "a"))
     assert not torch.equal(random(w, 1, "a"), random(w, 2, "a")) and not torch.equal(random(w, 1, "a"), random(w, 1, "b"))
 

@@ -24,7 +24,7 @@ def wanda(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
         weight: W, (out, in).
         norms: Euclidean norm of every input over the calibration data, (in,), >= 0.
     """
-    return weight.detach().abs() * norms.to(weight.dtype)
+    return weight.detach().abs().to(norms.dtype) * norms  # in the norms' type: they may overflow the weight's
 
 
 def random(weight: torch.Tensor, seed: int, name: str) -> torch.Tensor:
