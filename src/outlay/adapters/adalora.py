@@ -44,7 +44,7 @@ class AdaLora:
         alpha: scale of the update, > 0.
         warmup: share of the budget before the first cut, in [0, 1).
         final: share of the budget at the end in which what is kept stays, in [0, 1); the two below 1 together. Both defaults are about
-            what the paper took for its large tasks.
+            what the paper took for its large tasks. With 0 the last cut is one of the schedule, of nearly bT.
         period: updates between cuts, >= 1.
         beta1: decay of the importance's average, in [0, 1).
         beta2: decay of its uncertainty's average, in [0, 1).
