@@ -116,6 +116,7 @@ def test_one_layer_by_the_formula() -> None:
     adapted: Any = AdaLora(rank=2, initial=3, alpha=5.0).attach(base, seed=0)
     layer = adapted[0]
     x = numbers(4, 6, seed=5)
+    assert layer.scale == 5.0 / (3 + 1e-5)
     assert torch.equal(adapted(x), x @ w.T) and not layer.E.any()
     layer.E.data = torch.tensor([3.0, -1.0, 2.0])
     expected = w + 5.0 / (3 + 1e-5) * layer.B @ torch.diag(layer.E) @ layer.A
@@ -195,6 +196,19 @@ def test_before_the_warmup_is_over_and_between_cuts_nothing_is_cut() -> None:
     assert counts[:11] == [8] * 11
     assert counts[11] == spec.budget([np.zeros(4)] * 2, 0.6) < 8
     assert counts[12:14] == [8, 8] and counts[17] == 2
+
+
+def test_scores_stay_in_the_final_phase() -> None:
+    """From 16 of 20 updates on, with a final phase of a fifth."""
+    spec = AdaLora(rank=1, initial=4, warmup=0.0, final=0.2)
+    x, y = numbers(16, 6, seed=1), numbers(16, 6, seed=2)
+    averages = []
+    for steps in (14, 15, 20):
+        adapted = spec.attach(network(6, 8, 6), seed=0)
+        driven(spec, adapted, steps, 20, lambda m, s: (m(x) - y).square().mean())
+        averages.append([layer.scores() for layer in triplet_layers(adapted)])
+    assert all(np.array_equal(one, other) for one, other in zip(averages[1], averages[2], strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(averages[0], averages[1], strict=True))
 
 
 # ---- peft ------------------------------------------------------------------------------------------------------------------------------
