@@ -12,7 +12,8 @@ from outlay.rng import torch_generator
 TOKENS = 8
 LLAMA = Transformer(hidden=16, layers=2, heads=2, feed_forward=24, context=32)
 IDS = torch.randint(4, 99, (4, 8), generator=torch.Generator().manual_seed(0))
-LARGER = Transformer(hidden=32, layers=2, heads=4, feed_forward=64, context=32)
+# the usual 0.02 is meant for widths of hundreds: here weights would begin too small to learn anything for long
+LARGER = Transformer(hidden=32, layers=2, heads=4, feed_forward=64, context=32, options={"initializer_range": 0.1})
 INNER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -339,9 +339,9 @@ def test_contract(structure: Any) -> None:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_at_equal_steps_a_guide_leaves_a_clearly_lower_loss(seed: int) -> None:
-    """From the same start and at the same rate, all inner layers of rank 2. At twice the rate the order depends on the seed."""
-    plain, guided = (loss_after(Structured(rank=2, guided=share, targets=INNER), 120, 3e-3, seed) for share in (0.0, 0.5))
-    assert guided < plain - 0.03
+    """From the same start and at the same rate, all inner layers of rank 4."""
+    plain, guided = (loss_after(Structured(rank=4, guided=share, targets=INNER), 150, 3e-3, seed) for share in (0.0, 0.5))
+    assert guided < plain - 0.05
 
 
 class _StopAt(Quiet):

@@ -82,7 +82,8 @@ class SLTrain:
     With D = dY^T X the gradients are dX = dY W, dB = s D A^T, dA = s B^T D, dv = D at I with s = alpha / rank; W is built again for them and not
     kept. Trained: rank (in + out) + floor(density in out) floats a matrix in place of in x out, and one index of 8 bytes kept for each of
     v. All else of the model (embeddings, norms, output layer) stays dense and trained. Low-rank factors alone cap the rank of W, the
-    sparse part lifts that. At equal parameters on one matrix it does not beat a larger rank; beside the same rank it helps a little.
+    sparse part lifts that. With B = 0 the sparse part alone begins the training, slowly: short runs do better with the factors of ``low_rank``.
+    At equal parameters on one matrix it does not beat a larger rank.
 
     Args:
         rank: columns of B, >= 1.
