@@ -185,6 +185,8 @@ def test_the_probe_by_its_tolerance() -> None:
     after = torch.tensor([1.0009, 1.0011, -2.0019, 0.0, 1e-9])
     assert changed(before, after).tolist() == [False, True, False, False, True]
     assert changed(before, after, tolerance=1e-4).tolist() == [True, True, True, False, True]
+    # relative to the larger one, whichever that is
+    assert changed(torch.tensor([1.0, 1.9]), torch.tensor([1.9, 1.0]), tolerance=0.5).tolist() == [False, False]
 
 
 def test_spectral_drift_by_closed_forms() -> None:
