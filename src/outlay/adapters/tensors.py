@@ -42,7 +42,7 @@ def settle(module: nn.Module) -> nn.Module:
     """Put every computed parameter where it is now and compute it no more; tied parameters stay tied."""
     owners = [part for part in module.modules() if parametrize.is_parametrized(part)]
     places = [(owner, own, parts.original) for owner in owners for own, parts in owner.parametrizations.items()]  # type: ignore[union-attr, operator]
-    values = {id(original): (original, getattr(owner, own).detach()) for owner, own, original in reversed(places)}
+    values = {id(original): (original, getattr(owner, own).detach()) for owner, own, original in places}
     # not by remove_parametrizations: it takes the names off a class that a module shares with its copies
     for owner in owners:
         del owner.parametrizations
