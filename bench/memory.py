@@ -215,6 +215,7 @@ class Study:
     tokens: int
     fine: int
     kinds: tuple[str, ...]
+    leave_out: tuple[str, ...] = ()
 
     @property
     def base(self) -> Path:
@@ -265,6 +266,8 @@ class Study:
             if kind == "tuning" and not (self.base / "config.json").exists():
                 continue
             for method in methods(kind):
+                if method in self.leave_out:
+                    continue
                 wanted = [*([] if kind == "memory" else self.tries(kind, method)), *self.measured(kind, method)]
                 yield from (job for job in wanted if job.key not in self.store)
 
@@ -384,10 +387,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=320_000)
     parser.add_argument("--fine", type=int, default=120_000)
     parser.add_argument("--tables", nargs="*", default=["tokens", "memory", "tuning"], choices=["tokens", "memory", "tuning"])
+    parser.add_argument("--leave-out", nargs="*", default=[], help="methods that are not run; what is known of them is shown")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
     told = parser.parse_args()
-    study = Study(Store(told.store), told.store, told.seeds, told.tokens, told.fine, tuple(told.tables))
+    study = Study(Store(told.store), told.store, told.seeds, told.tokens, told.fine, tuple(told.tables), tuple(told.leave_out))
     spend(study, told.processes, told.seconds)
     text = report(dataclasses.replace(study, kinds=("tokens", "memory", "tuning")), "python bench/memory.py")
     if told.out:

@@ -56,10 +56,12 @@ class Dynamic8:
         top = largest(parts)
         share = (parts / torch.where(top > 0, top, 1.0)).nan_to_num(0.0, 0.0, 0.0)
         size = share.abs()
-        low = (torch.searchsorted(book, size, right=True) - 1).clamp(0, len(book) - 2)
-        part = (size - book[low]) / (book[low + 1] - book[low])
-        up = part > 0.5 if draw is None else torch.rand(part.shape, generator=draw, device=x.device) < part
-        code = low + up
+        if draw is None:
+            code = torch.bucketize(size, middles(self.signed).to(x.device), out_int32=True)
+        else:
+            low = (torch.searchsorted(book, size, right=True) - 1).clamp(0, len(book) - 2)
+            part = (size - book[low]) / (book[low + 1] - book[low])
+            code = low + (torch.rand(part.shape, generator=draw, device=x.device) < part)
         if self.positive:
             code = torch.where(size > 0, code.clamp_min(1), code)
         code = torch.where(share < 0, -code, code)
@@ -68,12 +70,9 @@ class Dynamic8:
 
     def decode(self, kept: Mapping[str, torch.Tensor], shape: Shape) -> torch.Tensor:
         """Return the book's values times the blocks' magnitudes."""
-        blocks, codes = groups_of(shape, "block", self.block), kept["codes"].to(torch.int64)
-        book = code_book(self.signed).to(codes.device)
-        if self.signed:
-            codes = (codes + 128) % 256 - 128
-        numbers = book[codes.abs().clamp_max(len(book) - 1)] * torch.where(codes < 0, -1.0, 1.0)
-        return blocks.join(blocks.split(numbers) * kept["scales"].reshape(-1, 1), shape)
+        blocks, codes = groups_of(shape, "block", self.block), kept["codes"]
+        numbers = every_code(self.signed).to(codes.device)[codes.to(torch.int32)]
+        return blocks.join(blocks.split(numbers).mul_(kept["scales"].reshape(-1, 1)), shape)
 
     def values(self, kept: Mapping[str, torch.Tensor], shape: Shape) -> torch.Tensor:
         """Return every code's value at the kept magnitudes."""
@@ -91,3 +90,17 @@ def code_book(signed: bool) -> torch.Tensor:
         values += [10.0 ** (level - levels + 1) * (0.1 + 0.9 * (part + 0.5) / parts) for part in range(parts)]
     assert math.log2(len(values)) == levels
     return torch.tensor(values, dtype=torch.float64).div(values[-1]).to(torch.float32)
+
+
+@lru_cache(maxsize=2)
+def middles(signed: bool) -> torch.Tensor:
+    """Return the borders between neighbouring values of the book."""
+    book = code_book(signed)
+    return (book[1:] + book[:-1]) / 2
+
+
+@lru_cache(maxsize=2)
+def every_code(signed: bool) -> torch.Tensor:
+    """Return the value of each of the 256 codes; signed ones are two's complements."""
+    book = code_book(signed)
+    return torch.cat([book, -book[-1:], -book[1:].flip(0)]) if signed else book
