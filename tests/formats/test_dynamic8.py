@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.formats import Dynamic8
-from outlay.formats.dynamic8 import code_book
+from outlay.formats.dynamic8 import code_book, nearest
 from outlay.testing import check_format
 
 
@@ -74,3 +74,14 @@ def test_what_is_not_finite_is_not_hidden() -> None:
     x[0], x[3] = torch.inf, torch.nan
     for signed in (True, False):
         assert through(Dynamic8(signed, block=2), x).isnan().tolist() == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_table_finds_what_a_search_finds(signed: bool) -> None:
+    book = code_book(signed)
+    borders = (book[1:] + book[:-1]) / 2
+    draw = torch.Generator().manual_seed(0)
+    there = [torch.rand(100_000, generator=draw), 10 ** (-9 * torch.rand(100_000, generator=draw)), book, borders]
+    there += [torch.nextafter(borders, torch.tensor(end)) for end in (0.0, 1.0)]
+    sizes = torch.cat(there)
+    assert torch.equal(nearest(sizes, signed).long(), torch.bucketize(sizes, borders))
