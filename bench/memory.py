@@ -1,6 +1,6 @@
 """The most learning per byte: optimizers and adapters on a small Llama at equal tokens and at equal memory, every learning rate searched alike.
 
-    python bench/memory.py [--store runs/memory] [--out docs/results/memory.md]
+    python bench/memory.py [--store runs/memory] [--out docs/results/memory.md] [--expect src/outlay/planning/expected.json]
 
 Three tables. ``tokens``: pre-training from scratch, one model for all. ``memory``: pre-training again, everyone with the widest model whose weights,
 gradients and optimizer state take no more than AdamW's with a model of 96. ``tuning``: the model that AdamW pre-trained on source code is fine-tuned
@@ -48,10 +48,14 @@ def trained_from_scratch(hidden: int) -> dict[str, dict[str, Any]]:
     """Return the pre-training methods by name: their ``optimizer``, or AdamW, and their ``adapter`` where they have one."""
     rank, matrices = hidden // 4, {"names": ["weight"]}
     low = {"rank": rank, "period": 50}
-    quarter = {"projector": {"blocks": {"density": 1.0}}, "residual": {"drop": {"scale": 0.25}}, "moments": "reset", "period": None}
+    slower = [
+        {"projector": {"blocks": {"density": 1.0}}, "residual": {"drop": {"scale": scale}}, "moments": "reset", "period": None}
+        for scale in (0.25, 0.0625)
+    ]
     return {
         "adamw": {},
-        "adamw, matrices at a quarter": {"optimizer": {"subspace": quarter}},
+        "adamw, matrices at a quarter": {"optimizer": {"subspace": slower[0]}},
+        "adamw, matrices at a sixteenth": {"optimizer": {"subspace": slower[1]}},
         "adamw, 8-bit states": {"optimizer": {"subspace": {**matrices, "full": {"adam": {"states": "dynamic8"}}}}},
         "adafactor": {"optimizer": {"subspace": {**matrices, "full": "adafactor"}}},
         "signsgd": {"optimizer": {"frugal": {"density": 0.0}}},
@@ -378,6 +382,25 @@ def report(study: Study, command: str) -> str:
     return "\n".join(parts)
 
 
+#: name here -> name of the optimizer in recipes, for those that a plan proposes
+PROPOSED = {
+    "adamw": "adamw", "adamw, 8-bit states": "adamw_8bit", "adafactor": "adafactor", "fira": "fira", "apollo": "apollo", "frugal": "frugal",
+    "galore": "galore", "apollo-mini": "apollo_mini", "signsgd": "signsgd", "sgd": "sgd",
+}  # fmt: skip
+
+
+def expected(study: Study) -> str:
+    """Return what plans expect of optimizers, as JSON: the differences at equal tokens."""
+    scratch = sum(p.numel() for p in Transformer(**model(HIDDEN)).build(0).module.parameters())
+    setting = f"measured on a Llama of {scratch:,} parameters over {study.tokens:,} tokens of bytes, see docs/results/memory.md"
+    losses = {}
+    for name, known in PROPOSED.items():
+        if study.complete("tokens", name):
+            gap = difference(study, "tokens", name)
+            losses[known] = {"mean": round(gap.mean, 4), "low": round(gap.low, 4), "high": round(gap.high, 4)}
+    return json.dumps({"setting": setting, "losses": losses}, indent=1) + "\n"
+
+
 def main() -> None:
     """Run what is missing and print or write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -388,12 +411,15 @@ def main() -> None:
     parser.add_argument("--fine", type=int, default=120_000)
     parser.add_argument("--tables", nargs="*", default=["tokens", "memory", "tuning"], choices=["tokens", "memory", "tuning"])
     parser.add_argument("--leave-out", nargs="*", default=[], help="methods that are not run; what is known of them is shown")
+    parser.add_argument("--expect", type=Path, help="where to write what plans expect of optimizers")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
     told = parser.parse_args()
     study = Study(Store(told.store), told.store, told.seeds, told.tokens, told.fine, tuple(told.tables), tuple(told.leave_out))
     spend(study, told.processes, told.seconds)
     text = report(dataclasses.replace(study, kinds=("tokens", "memory", "tuning")), "python bench/memory.py")
+    if told.expect:
+        told.expect.write_text(expected(study), encoding="utf-8")
     if told.out:
         told.out.write_text(text, encoding="utf-8")
     print(text)
