@@ -1,6 +1,6 @@
 """Kill test: kill -9 at random instants, resume, and compare the final weights bit by bit with those of an uninterrupted run.
 
-    python bench/kill.py [--kills 50]
+    python bench/kill.py [--kills 50] [--optimizer "{galore: {rank: 4, period: 7}}"] [--adapter "{adalora: {rank: 4}}"]
 
 The budget is in steps, so that runs are deterministic. Every step is made of eight accumulated pieces and every third one is followed by a
 checkpoint, so that kills fall into both; a third of the kills wait for a checkpoint to be half written. Then a byte of every checkpoint file is
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from settings import digits
 
 import outlay
@@ -32,10 +33,13 @@ from outlay.rng import numpy_generator
 from outlay.train.checkpoint import checkpoints
 from outlay.train.journal import read_journal
 
+#: what the recipe is changed by
+CHANGES: dict[str, Any] = {}
+
 
 def recipe() -> outlay.Recipe:
     """Return the deterministic recipe: 150 steps of 8 pieces, a checkpoint every 3 steps, dropout, warm-up."""
-    return digits(budget="150 steps", micro_batch=8, checkpoints={"every_steps": 3})
+    return digits(budget="150 steps", micro_batch=8, checkpoints={"every_steps": 3}, **CHANGES)
 
 
 def spawn(folder: Path, fresh: bool) -> int:
@@ -169,7 +173,14 @@ def main() -> int:
     """Run everything; the exit status is 1 when something failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    kills = parser.parse_args().kills
+    parser.add_argument("--optimizer", help="of the recipe, as YAML")
+    parser.add_argument("--adapter", help="of the recipe, as YAML")
+    told = parser.parse_args()
+    kills = told.kills
+    if told.optimizer:
+        CHANGES["optimizer"] = yaml.safe_load(told.optimizer)
+    if told.adapter:
+        CHANGES["adapter"] = yaml.safe_load(told.adapter)
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp())
     result = outlay.run(recipe(), scratch / "reference")  # in this process, so that it has imported everything before it forks

@@ -16,14 +16,14 @@ from outlay.rng import numpy_generator
 from outlay.sources import Batch
 
 
-def digits(**changes: Any) -> outlay.Recipe:
+def digits(optimizer: Any = "adamw", **changes: Any) -> outlay.Recipe:
     """Return a recipe that trains a small perceptron on the digits; ``changes`` replace its top-level plain values."""
     plain: dict[str, Any] = {
         "name": "digits",
         "budget": "300 steps",
         "model": {"mlp": {"inputs": 64, "classes": 10, "hidden": [64], "dropout": 0.1}},
         "stages": [{
-            "source": {"images": {"name": "digits"}}, "objective": "classification", "optimizer": "adamw", "batch_size": 64,
+            "source": {"images": {"name": "digits"}}, "objective": "classification", "optimizer": optimizer, "batch_size": 64,
             "knobs": {"lr": {"peak": 0.003, "schedule": {"warmup": {"fraction": 0.05, "then": "rex"}}}, "clip": 1.0},
         }],
         "evaluate": {"exams": [{"held_out_loss": {"objective": "classification"}}], "every": 0.25},
