@@ -20,8 +20,10 @@ from small_runs import DOCUMENTS, EXAM, SCHEDULE, audit, child, digits, language
 
 import outlay
 from outlay.train import Recipe, Result, assembly, checkpoint
+from outlay.train.adapting import prime
 from outlay.train.checkpoint import load_checkpoint
 from outlay.train.journal import read_journal
+from outlay.train.preparing import prepare
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -230,3 +232,32 @@ def test_two_processes_branch_together(budget: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "branches" / "at-0.5" / "model.safetensors").is_file() and audit(tmp_path / "run") == []
     if budget == "44 steps":
         assert [line["step"] for line in ahead] == [17, 18, 19, 20]
+
+
+def test_two_processes_that_exchange_bytes_alone_stay_alike(tmp_path: Path) -> None:
+    """Zeroth-order steps: each measures slopes of its own part along directions of its own, and both take everybody's step."""
+    stage = plain_stage(optimizer={"zeroth_order": {"directions": 2}}, knobs={"lr": {"peak": 0.02}})
+    recipe = digits(budget="40 steps", stages=[stage], model={"mlp": {"inputs": 64, "classes": 10, "hidden": [16]}})
+    answers = spent(recipe, tmp_path / "run")
+    check_one_journal(tmp_path / "run", answers)
+    losses = [line["loss"] for line in lines(tmp_path / "run", "step")]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    outlay.run(recipe, tmp_path / "alone")
+    assert difference(tmp_path / "run", tmp_path / "alone") > 0, "twice as many slopes take another step"
+
+
+def test_two_processes_prime_an_adapter_alike(tmp_path: Path) -> None:
+    recipe = digits(budget="10 steps", adapter={"lora_sb": {"rank": 3, "prime_examples": 10}}, stages=[plain_stage()])
+
+    def work(rank: int) -> dict[str, Any]:
+        meter = outlay.Meter(recipe.budget)
+        made = assembly.assemble(recipe)
+        before = [float(t.double().sum()) for t in made.plain_module.state_dict().values()]
+        prime(made, meter, prepare(made, meter, {})[0])
+        after = [float(t.double().sum()) for t in made.plain_module.state_dict().values()]
+        return {"before": before, "after": after, "examples": meter.accounts["adapter"]["examples"]}
+
+    assert in_two(work, tmp_path) == [0, 0]
+    first, second = (json.loads((tmp_path / f"answer-{rank}.json").read_text()) for rank in range(2))
+    assert first == second and first["before"] != first["after"]
+    assert first["examples"] == 20, "each looks at ten of its own, and both are charged"
