@@ -309,9 +309,34 @@ def _pretrain(study: Study) -> None:
         raise SystemExit(f"the model to be fine-tuned could not be made: {row['why']}")
 
 
-def difference(study: Study, kind: str, method: str) -> Interval:
-    """Return the paired difference of the final loss to AdamW's; below 0 is better."""
-    mine, other = study.complete(kind, method), study.complete(kind, "adamw")
+#: (table, lower loss, higher loss, where it is said): orderings of the papers
+ORDERINGS = (
+    ("tokens", "fira", "galore", "2410.01623"), ("tokens", "fira", "adamw", "2410.01623"), ("tokens", "adamw", "galore", "2403.03507"),
+    ("tokens", "apollo", "galore", "2412.05270"), ("tokens", "apollo", "adamw", "2412.05270"), ("tokens", "apollo-mini", "adamw", "2412.05270"),
+    ("tokens", "frugal", "signsgd", "2411.07837"), ("tokens", "adamw", "frugal", "2411.07837"), ("tokens", "frugal", "galore", "2411.07837"),
+    ("tokens", "natural galore", "galore", "2410.16029"), ("tokens", "sltrain", "low rank", "2406.02214"),
+    ("tokens", "sparse spectral", "low rank", "2405.15481"), ("tokens", "adamw", "low rank", "2505.22922"), ("tokens", "adamw", "sltrain", "2406.02214"),
+    ("memory", "fira", "adamw", "more weights for the bytes"), ("memory", "galore", "adamw", "more weights for the bytes"),
+    ("memory", "apollo", "adamw", "more weights for the bytes"), ("memory", "signsgd", "adamw", "more weights for the bytes"),
+    ("tuning", "adalora", "lora", "2303.10512"), ("tuning", "lora-sb", "lora-xs", "2411.19557"), ("tuning", "lora-sb", "lora", "2411.19557"),
+    ("tuning", "apollo", "galore", "2412.05270"),
+)  # fmt: skip
+
+
+def orderings(study: Study) -> str:
+    """Return which of the papers' orderings are seen here, as Markdown."""
+    rows = ["| table | lower loss | than | said by | difference | here |", "|---|---|---|---|---|---|"]
+    for kind, lower, higher, paper in ORDERINGS:
+        if study.complete(kind, lower) and study.complete(kind, higher):
+            gap = difference(study, kind, lower, higher)
+            seen = {"better": "holds", "worse": "does not hold", "undecided": "not shown"}[verdict(gap)]
+            rows.append(f"| {kind} | {lower} | {higher} | {paper} | {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] | {seen} |")
+    return "\n".join(rows) + "\n"
+
+
+def difference(study: Study, kind: str, method: str, base: str = "adamw") -> Interval:
+    """Return the paired difference of the final loss to another's; below 0 is better."""
+    mine, other = study.complete(kind, method), study.complete(kind, base)
     pairs = [(study.loss(a), study.loss(b)) for a, b in zip(mine, other, strict=True)]
     return mean_interval([a - b for a, b in pairs])
 
@@ -377,7 +402,8 @@ def report(study: Study, command: str) -> str:
         f"Everyone has the widest model, in steps of 8, whose weights, gradients and state take no more than {ceiling:,} bytes, AdamW's at a width of "
         f"{SMALLER}; tokens as above, rates those found above; held is the share of that.\n", table(study, "memory"), "## Fine-tuning\n",
         f"The model that AdamW pre-trained on `{FIRST}` for {2 * study.tokens:,} tokens, tuned on `{SECOND}` for {study.fine:,} tokens.\n",
-        table(study, "tuning"),
+        table(study, "tuning"), "## Which orderings of the papers hold at this scale\n",
+        "The papers' models are a hundred times as large and read a thousand times as much.\n", orderings(study),
     ]  # fmt: skip
     return "\n".join(parts)
 
