@@ -20,7 +20,7 @@ from outlay.residuals.base import Residual
 from outlay.residuals.drop import Drop
 
 #: parts of the names of matrices that get the full rule: embeddings and output layers, whose gradients are sparse or of high rank
-FULL = ("embed", "wte", "wpe", "lm_head", "score", "head.")
+FULL = ("embed", "wte", "wpe", "shared.", "lm_head", "score", "classifier", "head.")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ class Subspace:
             )
 
     def build(self, parameters: Sequence[tuple[str, nn.Parameter]], seed: int = 0) -> torch.optim.Optimizer:
-        """Return the optimizer over the parameters; random choices come from streams of ``seed`` and the parameters' names."""
+        """Return the optimizer over the parameters; random choices come from streams of ``seed`` and the parameters' names.
+
+        The seed is part of the state: an optimizer that loads one goes on with the choices of the run that saved it.
+        """
         return SubspaceOptimizer(self, parameters, dict(self.knobs), seed)
 
     def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:

@@ -15,7 +15,7 @@ from outlay.inner_rules.base import Clears, Rotates
 from outlay.layout import Slots, State
 from outlay.optim.base import SCALES, decay_groups
 from outlay.optim.sharded import gathered, is_sharded, local_part, local_view, place_of
-from outlay.projectors.base import Place, Turns
+from outlay.projectors.base import Cycles, Place, Turns
 from outlay.residuals.base import Split
 from outlay.rng import derive
 
@@ -30,17 +30,17 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         spec: the parts.
         parameters: by name.
         defaults: the knobs' values.
-        seed: random choices come from its streams.
+        seed: random choices come from its streams. It stands in the groups, so that a state that is loaded brings its own.
     """
 
     def __init__(self, spec: Subspace, parameters: Sequence[tuple[str, nn.Parameter]], defaults: dict[str, float], seed: int) -> None:
-        self._spec, self._seed = spec, seed
+        self._spec = spec
         self._names = {parameter: name for name, parameter in parameters}
         #: what matrices of one shape share
         self.tables: dict[str, torch.Tensor] = {}
         chosen = [(name, parameter) for name, parameter in parameters if spec.projects(name, tuple(parameter.shape))]
-        self._places = {parameter: Place(name, index, len(chosen), 0, seed, self.tables) for index, (name, parameter) in enumerate(chosen)}
-        super().__init__(decay_groups(parameters), defaults)
+        self._places = {parameter: Place(name, index, len(chosen), tables=self.tables) for index, (name, parameter) in enumerate(chosen)}
+        super().__init__(decay_groups(parameters), {**defaults, "seed": seed})
         for group in self.param_groups:
             group["weight_decay"] = defaults["weight_decay"] * group[SCALES].get("weight_decay", 1.0)
 
@@ -50,7 +50,7 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._take(parameter, group["lr"], group["weight_decay"])
+                    self._take(parameter, group["lr"], group["weight_decay"], group["seed"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, every tensor in the type that it was saved in (torch's own turns them into the parameter's)."""
@@ -62,22 +62,16 @@ class SubspaceOptimizer(torch.optim.Optimizer):
                 where = "cpu" if name == "step" else parameter.device
                 self.state[parameter][name] = value.detach().to(where, copy=True)
 
-    def _take(self, w: nn.Parameter, lr: float, weight_decay: float) -> None:
-        spec, state = self._spec, self.state[w]
+    def _take(self, w: nn.Parameter, lr: float, weight_decay: float, seed: int) -> None:
+        state = self.state[w]
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32)
         state["step"] += 1
-        here = local_view(w)
-        if weight_decay and spec.decay == "before":
-            here.mul_(1.0 - lr * weight_decay)
-        if w in self._places:
-            self._take_matrix(w, here, state, lr)
-        else:
-            self._take_whole(w, here, state, lr)
-        if weight_decay and spec.decay == "after":
-            here.mul_(1.0 - lr * weight_decay)
+        update, factor = self._matrix_update(w, state, seed) if w in self._places else self._whole_update(w, state)
+        self._move(w, update, lr * factor, 1.0 - lr * weight_decay, seed)
 
-    def _take_whole(self, w: nn.Parameter, here: torch.Tensor, state: State, lr: float) -> None:
+    def _whole_update(self, w: nn.Parameter, state: State) -> tuple[torch.Tensor, float]:
+        """Return the update of this process's part of a parameter that is not projected, and its factor."""
         rule = self._spec.full
         assert w.grad is not None
         alone = rule.elementwise or not is_sharded(w)
@@ -86,28 +80,39 @@ class SubspaceOptimizer(torch.optim.Optimizer):
         if len(state) == 1:
             slots.fill(rule.layout(tuple(g.shape)), g)
         direction = rule.direction(slots, g, int(state["step"]))
-        self._subtract(here, direction.raw if alone else local_part(direction.raw, w), lr * direction.factor, w, state)
+        return direction.raw if alone else local_part(direction.raw, w), direction.factor
 
-    def _take_matrix(self, w: nn.Parameter, here: torch.Tensor, state: State, lr: float) -> None:
+    def _matrix_update(self, w: nn.Parameter, state: State, seed: int) -> tuple[torch.Tensor, float]:
+        """Return the update of this process's part of a projected matrix, and its factor."""
         spec, step = self._spec, int(state["step"])
         assert w.grad is not None
         g = gathered(w.grad)
         turned = spec.projector.turns((g.shape[0], g.shape[1]))
         g = g.T if turned else g
         since = (step - 1) % spec.period if spec.period else step - 1
-        place = dataclasses.replace(self._places[w], round=(step - 1) // spec.period if spec.period else 0)
+        place = dataclasses.replace(self._places[w], round=(step - 1) // spec.period if spec.period else 0, seed=seed)
         kept, inner, rest = Slots(state, "projector."), Slots(state, "inner."), Slots(state, "residual.")
         if step == 1:
             rest.fill(spec.residual.layout((g.shape[0], g.shape[1])), g)
         g = spec.residual.prepare(rest, g)
         if since == 0:
+            self._free_rounds_before(step)
             self._refresh(kept, inner, g, place, first=step == 1)
         small = spec.projector.down(kept, g, place)
         direction = spec.inner.direction(inner, small, since + 1 if spec.moments == "reset" else step)
         lift = partial(spec.projector.up, kept, shape=(g.shape[0], g.shape[1]), place=place)
         update = spec.residual.update(rest, Split(g, small, direction, lift))
         update = update.T if turned else update
-        self._subtract(here, local_part(update, w) if is_sharded(w) else update, lr, w, state)
+        return local_part(update, w) if is_sharded(w) else update, 1.0
+
+    def _free_rounds_before(self, step: int) -> None:
+        """Free the moments of matrices whose round is over and that have not come to this step: those whose turn begins must not wait for them."""
+        if not isinstance(self._spec.projector, Cycles) or self._spec.period is None:
+            return
+        for other in self._places:
+            reached = int(self.state[other]["step"]) if other in self.state else step
+            if reached < step and reached % self._spec.period == 0:
+                Slots(self.state[other], "inner.").fill({}, other)
 
     def _refresh(self, kept: Slots, inner: Slots, g: torch.Tensor, place: Place, first: bool) -> None:
         spec, shape = self._spec, (g.shape[0], g.shape[1])
@@ -124,10 +129,17 @@ class SubspaceOptimizer(torch.optim.Optimizer):
             turn = cast(Turns, spec.projector).turn(old, kept, place)
             cast(Rotates, spec.inner).rotate(inner, turn, spec.projector.small(shape, place))
 
-    def _subtract(self, here: torch.Tensor, update: torch.Tensor, lr: float, w: nn.Parameter, state: State) -> None:
-        if self._spec.rounding == "nearest" or here.dtype != torch.bfloat16:
-            here.sub_(update, alpha=lr) if update.dtype == here.dtype else here.sub_((lr * update).to(here.dtype))
-            return
-        stream = "/".join(["rounding", self._names[w], *map(str, place_of(w))])  # shards draw each their own
-        draw = torch.Generator(here.device).manual_seed(derive(self._seed, stream, int(state["step"])))
-        here.copy_(Bf16().encode(here.float().sub_(update.float(), alpha=lr), draw)["values"])
+    def _move(self, w: nn.Parameter, update: torch.Tensor, by: float, keep: float, seed: int) -> None:
+        """w <- keep w - by update, or keep (w - by update). Where that is rounded at random it is rounded once: a decay is a small step as well."""
+        spec, here = self._spec, local_view(w)
+        random = spec.rounding == "stochastic" and here.dtype == torch.bfloat16
+        moved, update = (here.float(), update.float()) if random else (here, update)
+        if keep != 1.0 and spec.decay == "before":
+            moved.mul_(keep)
+        moved.sub_(update, alpha=by) if update.dtype == moved.dtype else moved.sub_((by * update).to(moved.dtype))
+        if keep != 1.0 and spec.decay == "after":
+            moved.mul_(keep)
+        if random:
+            stream = "/".join(["rounding", self._names[w], *map(str, place_of(w))])  # shards draw each their own
+            draw = torch.Generator(here.device).manual_seed(derive(seed, stream, int(self.state[w]["step"])))
+            here.copy_(Bf16().encode(moved, draw)["values"])
