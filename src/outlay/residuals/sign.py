@@ -18,7 +18,8 @@ class Sign:
     """update = scale (factor up(N) + inactive_scale sign(E)),  E = G - up(R).
 
     The inner rule's factor, which corrects for the start of its moments, does not touch the signs. Where the gradient lies in the subspace E is
-    what rounding leaves of it, whose signs mean nothing: an E no longer than 4 units of rounding of G counts as zero.
+    what rounding leaves of it, whose signs mean nothing: an E no longer than 4 units of rounding of G counts as zero. Not so where up(R) and E
+    have no element in common, as with columns and entries: such an E is exact, however small.
 
     Args:
         scale: learning rate of projected matrices relative to all others', > 0.
@@ -50,6 +51,7 @@ class Sign:
     def update(self, state: State, split: Split) -> torch.Tensor:
         """Return the lifted direction and the residual's signs."""
         e = remainder(split)
-        means = length(e) > 4 * torch.finfo(e.dtype).eps * length(split.gradient)
+        exact = ~((e != 0) & (e != split.gradient)).any()
+        means = exact | (length(e) > 4 * torch.finfo(e.dtype).eps * length(split.gradient))
         signs = e.sign_().mul_(self.scale * self.inactive_scale * means)
         return signs.add_(split.lift(split.direction.raw), alpha=self.scale * split.direction.factor)
