@@ -13,7 +13,7 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.optim.adamw import AdamW
-from outlay.optim.base import OptimizerSpec
+from outlay.optim.base import OptimizerSpec, Spares
 from outlay.optim.sharded import refuse_sharded
 
 
@@ -26,7 +26,8 @@ class PerLayer:
     is not finite keeps its weights; the others have moved by then. Weights are those that the optimizer alone would give.
 
     Args:
-        optimizer: whose steps are taken. One whose parameters share quantities (Prodigy, D-Adaptation, schedule-free) is refused.
+        optimizer: whose steps are taken. One whose parameters share quantities (Prodigy, D-Adaptation, schedule-free) is refused, and one that
+            takes no gradients.
         clip: norm that each tensor's gradient is cut to, > 0.
     """
 
@@ -40,6 +41,8 @@ class PerLayer:
     def __post_init__(self) -> None:
         if not self.clip > 0:
             raise ValueError(f"clip must be > 0, found {self.clip}")
+        if isinstance(self.optimizer, Spares):
+            raise ValueError(f"optimizer must step by whole gradients, and {type(self.optimizer).__name__} does not")
         if getattr(self.optimizer, "coupled", False):
             raise ValueError(f"optimizer must treat parameters on their own, and those of {type(self.optimizer).__name__} share quantities")
 
