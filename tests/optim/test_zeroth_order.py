@@ -46,8 +46,8 @@ def test_the_code_keeps_sign_and_size(size: float, resolution: int) -> None:
 
 
 def test_every_code_comes_back_and_zero_is_zero() -> None:
-    assert [encode(decode(code)) for code in range(255)] == list(range(255))
-    assert decode(encode(0.0)) == 0.0 and encode(math.nan) == encode(math.inf) == 127
+    assert [encode(decode(code)) for code in range(256)] == list(range(256))
+    assert decode(encode(0.0)) == 0.0 and encode(math.nan) == encode(math.inf) == 255 and math.isnan(decode(255))
 
 
 def test_slope_times_direction_is_the_gradient_on_average() -> None:

@@ -17,6 +17,8 @@ from outlay.rng import derive
 
 #: a byte tells a sign and the size exp(k / resolution) of a slope, k from -LARGEST to LARGEST
 LARGEST = 63
+#: tells that a slope is not a number
+NO_NUMBER = 255
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class ZerothOrder:
 
     The code keeps a sign and an exponent: 0 is 0, else sign(g) exp(k / c) with c = ``resolution`` and k = round(c ln |g|) in [-63, 63]: a relative
     error of at most exp(1 / 2c) - 1 for |g| in [exp(-63 / c), exp(63 / c)], beyond which it is cut. With c = 8 that is 6.5 % from 0.0004 to 2600; with
-    the paper's 16 it is 3.2 %, but where the sign is in the byte as well only from 0.02 to 51.
+    the paper's 16 it is 3.2 %, but where the sign is in the byte as well only from 0.02 to 51. One more code says that a loss was not finite: then
+    nobody moves.
 
     Args:
         eps: how far the weights are moved either way, > 0.
@@ -89,8 +92,10 @@ class ZerothOrder:
 
 
 def encode(slope: float, resolution: int = 8) -> int:
-    """Return a slope's code in [0, 254]; 127 is 0, more is positive, less is negative. What is not finite is told as 0."""
-    if slope == 0 or not math.isfinite(slope):
+    """Return a slope's code in [0, 254]; 127 is 0, more is positive, less is negative. What is not finite is 255."""
+    if not math.isfinite(slope):
+        return NO_NUMBER
+    if slope == 0:
         return 127
     size = min(LARGEST, max(-LARGEST, round(resolution * math.log(abs(slope)))))
     away = size + LARGEST + 1  # 1 to 127
@@ -98,16 +103,19 @@ def encode(slope: float, resolution: int = 8) -> int:
 
 
 def decode(code: int, resolution: int = 8) -> float:
-    """Return the slope that a code stands for."""
+    """Return the slope that a code stands for, nan for what was not finite."""
+    if code == NO_NUMBER:
+        return math.nan
     away = abs(code - 127)
     return 0.0 if away == 0 else math.copysign(math.exp((away - LARGEST - 1) / resolution), code - 127)
 
 
 class _ZerothOrder(torch.optim.Optimizer):
     def __init__(self, spec: ZerothOrder, parameters: Sequence[tuple[str, nn.Parameter]], seed: int) -> None:
-        self._spec, self._seed = spec, seed
+        self._spec = spec
         self._names = {parameter: name for name, parameter in parameters}
-        super().__init__(decay_groups(parameters), dict(spec.knobs))
+        # the seed stands in the groups, so that a state that is loaded brings its own
+        super().__init__(decay_groups(parameters), {**spec.knobs, "seed": seed})
         for group in self.param_groups:
             group["weight_decay"] = spec.knobs["weight_decay"] * group[SCALES].get("weight_decay", 1.0)
 
@@ -132,14 +140,15 @@ class _ZerothOrder(torch.optim.Optimizer):
         told = [self._read(sent) for sent in share(self._write(slopes))]
         if len(told) > 1 and not spec.exact:
             raise ValueError("several processes drift apart without exact: true; set it")
-        if all(math.isfinite(value) for value in seen):
+        # by what was told, not by what was seen here: either everybody moves or nobody
+        if all(math.isfinite(slope) for slopes in told for slope in slopes):
             self._apply(told, step)
         return math.fsum(seen) / len(seen)
 
     def _write(self, slopes: Sequence[float]) -> bytes:
         if self._spec.code == "byte":
             return bytes(encode(slope, self._spec.resolution) for slope in slopes)
-        return torch.tensor(slopes, dtype=torch.float32).nan_to_num(0.0, 0.0, 0.0).numpy().tobytes()
+        return torch.tensor(slopes, dtype=torch.float32).numpy().tobytes()
 
     def _read(self, sent: bytes) -> list[float]:
         if self._spec.code == "byte":
@@ -164,7 +173,8 @@ class _ZerothOrder(torch.optim.Optimizer):
                 kept.copy_(parameter)
 
     def _direction(self, parameter: nn.Parameter, step: int, rank: int, number: int) -> torch.Tensor:
-        draw = torch.Generator(parameter.device).manual_seed(derive(self._seed, f"zeroth/{self._names[parameter]}/{rank}/{number}", step))
+        stream = derive(self.param_groups[0]["seed"], f"zeroth/{self._names[parameter]}/{rank}/{number}", step)
+        draw = torch.Generator(parameter.device).manual_seed(stream)
         return torch.randn(parameter.shape, generator=draw, device=parameter.device, dtype=torch.float32).to(parameter.dtype)
 
     def _move(self, by: float, step: int, rank: int, number: int) -> None:
