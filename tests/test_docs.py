@@ -83,14 +83,14 @@ def claims(block: Block, folder: Path) -> None:
 
 
 def knobs(block: Block, folder: Path) -> None:
-    """A piece of a stage: its knobs, put into one."""
+    """A piece of a stage: its knobs or its optimizer, put into one."""
     stage: dict[str, Any] = {"source": {"images": {"name": "digits"}}, "objective": "classification", **yaml.safe_load(block.text)}
     load_recipe({"budget": "10 steps", "model": {"mlp": {"inputs": 64, "classes": 10}}, "stages": [stage]})
 
 
 #: what marks a kind of block -> how it is checked
 KINDS: dict[str, Callable[[Block, Path], None]] = {
-    r"^legs:": pipeline, r"^budget:": recipe, r"^full:": workload, r"^methods:": bench, r"^  says:": claims, r"^knobs:": knobs,
+    r"^legs:": pipeline, r"^budget:": recipe, r"^full:": workload, r"^methods:": bench, r"^  says:": claims, r"^(knobs|optimizer):": knobs,
 }  # fmt: skip
 
 
