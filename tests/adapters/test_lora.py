@@ -9,7 +9,7 @@ from torch import nn
 
 from outlay.adapters import Lora
 from outlay.errors import InputError
-from outlay.models import Transformer
+from outlay.models import Mlp, RewardModel, Transformer
 from outlay.testing import check_adapter
 
 SPEC = Transformer(hidden=16, layers=2, heads=2, feed_forward=24, context=32)
@@ -103,6 +103,44 @@ def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:
 def test_an_unknown_target_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"LoRA cannot be attached: .*nowhere"):
         Lora(targets=("nowhere",)).attach(SPEC.build(0).module, seed=0)
+
+
+def test_an_unknown_target_is_answered_with_a_near_one() -> None:
+    with pytest.raises(InputError, match="no module named q_porj; did you mean 'q_proj'"):
+        Lora(targets=("q_porj",)).attach(SPEC.build(0).module, seed=0)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_weight_in_two_places_is_refused(target: str) -> None:
+    """Merged, an update of one place would be in both."""
+    tied = Transformer(hidden=16, layers=1, heads=2, context=32)
+    with pytest.raises(InputError, match=f"{target} shares its weight with .*leave it out of targets"):
+        Lora(targets=("q_proj", target)).attach(tied.build(0).module, seed=0)
+
+
+def test_a_model_that_is_no_language_model() -> None:
+    """Any linear layers will do, the last one included, for there is none that is said to be the output layer."""
+    spec, x = Lora(rank=2, alpha=6.0), torch.randn(8, 5, generator=torch.Generator().manual_seed(2))
+    adapted = spec.attach(Mlp(5, 3, hidden=(8,)).build(0).module, seed=0)
+    assert sum(p.numel() for p in trainable(adapted).values()) == 2 * (5 + 8) + 2 * (8 + 3)
+    check_adapter(spec, lambda: Mlp(5, 3, hidden=(8,)).build(0).module, x, lambda module, batch: module(batch))
+
+
+def test_a_reward_model_is_adapted_with_its_head() -> None:
+    spec = RewardModel(backbone=SPEC)
+    adapted = shaken(Lora(rank=2).attach(spec.build(0).module, seed=0))
+    names = trainable(adapted)
+    assert any("score" in name for name in names) and any("q_proj" in name for name in names)
+    expected = logits(adapted)
+    merged = Lora(rank=2).merge(adapted)
+    assert type(merged) is type(spec.build(0).module)
+    assert torch.allclose(logits(merged), expected, atol=1e-5)
+    assert not torch.allclose(expected, logits(spec.build(0).module), atol=1e-2)
+
+
+def test_no_adapter_goes_on_another() -> None:
+    with pytest.raises(InputError, match="the model has an adapter on already; merge it first"):
+        Lora(rank=2).attach(Lora(rank=2).attach(SPEC.build(0).module, seed=0), seed=0)
 
 
 def test_the_last_blocks_alone() -> None:

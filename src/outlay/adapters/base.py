@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from outlay.errors import InputError, nearest
 
@@ -120,12 +121,23 @@ class Reparametrised(nn.Module):
         return linear
 
 
+def check_bare(module: nn.Module) -> None:
+    """Refuse a module that has an adapter on.
+
+    Raises:
+        InputError: saying so.
+    """
+    if any(isinstance(part, Reparametrised) or is_parametrized(part) or hasattr(part, "peft_config") for part in module.modules()):
+        raise InputError("the model has an adapter on already; merge it first")
+
+
 def linear_layers(module: nn.Module, targets: Sequence[str] = ()) -> list[tuple[str, nn.Linear]]:
     """Return the linear layers that an adapter works on, by name: those whose name ends in one of ``targets``; without any, all but the output layer.
 
     Raises:
-        InputError: when no linear layer is named so.
+        InputError: when no linear layer is named so, or when there is an adapter on already.
     """
+    check_bare(module)
     getter = getattr(module, "get_output_embeddings", None)
     output = getter() if getter is not None else None
     layers = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
@@ -135,8 +147,13 @@ def linear_layers(module: nn.Module, targets: Sequence[str] = ()) -> list[tuple[
         chosen = [(name, part) for name, part in layers if any(name == t or name.endswith(f".{t}") for t in targets)]
     if not chosen:
         known = sorted({name.rsplit(".", 1)[-1] for name, _ in layers})
-        asked = ", ".join(targets) or "any but the output layer"
-        raise InputError(f"the model has no linear layer named {asked}{nearest(targets[0] if targets else '', known)}")
+        if any(type(part).__name__ == "Conv1D" for part in module.modules()):
+            raise InputError(
+                "the model has layers of transformers' Conv1D, as GPT-2 has, where this needs torch.nn.Linear; adapter: lora takes both"
+            )
+        if not targets:
+            raise InputError("the model has no linear layer but the output layer; name that in targets, or take another adapter")
+        raise InputError(f"the model has no linear layer named {', '.join(targets)}{nearest(targets[0], known)}")
     return chosen
 
 

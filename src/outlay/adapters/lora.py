@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from outlay.adapters.base import check_bare
 from outlay.catalog import Paper
-from outlay.errors import InputError, MissingExtra
+from outlay.errors import InputError, MissingExtra, nearest
 from outlay.models.base import seeded
 
 
@@ -46,16 +47,21 @@ class Lora:
 
         Raises:
             MissingExtra: without peft.
-            InputError: when no layer is named as ``targets`` say.
+            InputError: when no module is named as ``targets`` say, when one of them shares its weight with another, whose merged weight
+                would be updated too, or when there is an adapter on already.
         """
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise MissingExtra("peft", "hf") from None
-        where = list(self.targets) or ("all-linear" if self.last_blocks is None else _inner_linear_names(module))
+        check_bare(module)
+        _check_targets(module, self.targets)
+        # peft adds to language models what generation needs; it finds linear layers by itself in models of transformers alone
+        task = "CAUSAL_LM" if hasattr(module, "prepare_inputs_for_generation") else None
+        whole = self.last_blocks is None and hasattr(module, "get_output_embeddings")
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where, task_type="CAUSAL_LM",
-            layers_to_transform=self._blocks(module),
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, layers_to_transform=self._blocks(module), task_type=task,
+            target_modules=list(self.targets) or ("all-linear" if whole else _inner_linear_names(module)),
         )  # fmt: skip
         try:
             with seeded(seed, "lora"):
@@ -76,6 +82,24 @@ class Lora:
         """Return the original model with the update added to its weights."""
         merged: nn.Module = module.merge_and_unload()  # type: ignore[operator]
         return merged
+
+
+def _check_targets(module: nn.Module, targets: tuple[str, ...]) -> None:
+    parts = dict(module.named_modules())
+    known = sorted({name.rsplit(".", 1)[-1] for name, part in parts.items() if isinstance(part, nn.Linear)})
+    for target in targets:
+        named = [name for name in parts if name == target or name.endswith(f".{target}")]
+        if not named:
+            raise InputError(f"LoRA cannot be attached: the model has no module named {target}{nearest(target, known)}")
+        for name in named:
+            weight = parts[name]._parameters.get("weight")
+            shared = [
+                other for other, part in parts.items() if other != name and weight is not None and part._parameters.get("weight") is weight
+            ]
+            if shared:
+                raise InputError(
+                    f"LoRA cannot be attached: {name} shares its weight with {shared[0]}; leave it out of targets, or untie them"
+                )
 
 
 def _inner_linear_names(module: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from outlay.adapters.base import check_bare
 from outlay.errors import InputError, nearest
 
 
@@ -15,8 +16,9 @@ def chosen_tensors(module: nn.Module, targets: tuple[str, ...] = ()) -> dict[str
     """Return the parameters whose name is one of ``targets`` or ends in one, all without any; tied ones once, by their first name.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is none, or when there is an adapter on already.
     """
+    check_bare(module)
     named = dict(module.named_parameters())
     chosen = {name: p for name, p in named.items() if not targets or any(name == t or name.endswith(f".{t}") for t in targets)}
     if not chosen:
