@@ -65,7 +65,9 @@ def test_steps_by_losses_alone_learn_and_are_charged_by_forward_passes(tmp_path:
 @pytest.mark.parametrize(
     "adapter",
     [
+        {"lora": {"rank": 2, "dropout": 0.1}},
         {"adalora": {"rank": 2, "period": 3}},
+        {"lora_xs": {"rank": 3}},
         {"lora_sb": {"rank": 3, "prime_examples": 10}},
         {"low_rank": {"rank": 4, "period": 20, "recovery": 5}},
         {"sparse_spectral": {"rank": 3, "period": 10, "warmup": 3}},
@@ -87,6 +89,25 @@ def test_adapters_resume_bit_by_bit(adapter: Any, tmp_path: Path) -> None:
     assert resume(tmp_path / "cut").steps == 60
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_graft_resumes_bit_by_bit(tmp_path: Path) -> None:
+    tuned = run(digits(), tmp_path / "tuned").steps
+    assert tuned == 60
+    recipe = digits(
+        seed=1, adapter={"grafting": {"tuned": str(tmp_path / "tuned" / "model"), "share": 0.05}}, stages=[stage("adamw", {"lr": 0.001})]
+    )
+    run(recipe, tmp_path / "whole")
+    stopped = run(recipe, tmp_path / "cut", display=StopAt(37))
+    assert (stopped.ended_by, stopped.steps) == ("signal", 37)
+    resume(tmp_path / "cut")
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    # every entry is one model's or the other's, and training has taken more than the share
+    theirs, base = weights(tmp_path / "tuned"), recipe.model.build(recipe.seed).module.state_dict()
+    taken = {name: one[name] != base[name] for name in one}
+    assert all(torch.equal(one[name], torch.where(taken[name], theirs[name], base[name])) for name in one)
+    assert sum(int(mask.sum()) for mask in taken.values()) != round(0.05 * sum(mask.numel() for mask in taken.values()))
 
 
 def test_what_an_adapter_looks_at_is_charged(tmp_path: Path) -> None:
