@@ -89,7 +89,7 @@ def held(optimizer: torch.optim.Optimizer) -> int:
     """Return the bytes that an optimizer holds, shared tables included."""
     state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, torch.Tensor)]
     tables: Mapping[str, torch.Tensor] = getattr(optimizer, "tables", {})
-    return sum(tensor.numel() * tensor.element_size() for tensor in [*state, *tables.values()])
+    return sum(max(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()) for tensor in [*state, *tables.values()])
 
 
 def table() -> str:

@@ -99,10 +99,12 @@ class _Lamb(torch.optim.Optimizer):
         m.mul_(spec.beta1).add_(g, alpha=1.0 - spec.beta1)
         v.mul_(spec.beta2).addcmul_(g, g, value=1.0 - spec.beta2)
         first, second = (1.0 - spec.beta1**t, 1.0 - spec.beta2**t) if spec.bias_correction else (1.0, 1.0)
-        u = (m / first) / ((v / second).sqrt() + spec.eps) + weight_decay * w
+        u = v.sqrt().div_(math.sqrt(second)).add_(spec.eps).reciprocal_().mul_(m).div_(first)
+        if weight_decay:
+            u.add_(w, alpha=weight_decay)
         if spec.adapts(w):
-            u = u * trust_ratio(w, u, spec.lower, spec.upper).to(u.dtype)
-        w.sub_(lr * u)
+            u.mul_(trust_ratio(w, u, spec.lower, spec.upper).to(u.dtype))
+        w.sub_(u, alpha=lr)
 
 
 def trust_ratio(w: torch.Tensor, u: torch.Tensor, lower: float, upper: float) -> torch.Tensor:

@@ -44,7 +44,8 @@ class Svd:
         """Take the leading right singular vectors of ``g``, in single precision or better."""
         kind = torch.promote_types(g.dtype, torch.float32)
         rows = torch.linalg.svd(g.to(kind), full_matrices=False)[2]
-        state["rows"] = rows[: min(self.rank, *g.shape)].to(g.dtype).contiguous()
+        # a slice would keep all of the singular vectors alive
+        state["rows"] = rows[: min(self.rank, *g.shape)].to(g.dtype).clone(memory_format=torch.contiguous_format)
 
     def down(self, state: State, g: torch.Tensor, place: Place) -> torch.Tensor:
         """G P^T, (rows, rank)."""

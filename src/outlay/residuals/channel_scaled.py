@@ -55,5 +55,5 @@ class ChannelScaled:
         """Return the scaled gradient."""
         before, after = (math.sqrt(self.scale), 1.0) if self.scale_first else (1.0, math.sqrt(self.scale))
         s = amplification(split, self.granularity) * before
-        c = limited(state, split.gradient * s.to(split.gradient.dtype), self.gamma, beside=split.direction.raw)
-        return c.mul_(after * split.direction.factor)
+        scaled = split.gradient * s.to(split.gradient.dtype)
+        return limited(state, scaled, self.gamma, beside=split.direction.raw, times=after * split.direction.factor)

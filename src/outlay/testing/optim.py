@@ -61,7 +61,8 @@ def _drive(optimizer: torch.optim.Optimizer, parameters: Sequence[tuple[str, nn.
 
 def _bytes(state: Any) -> int:
     if isinstance(state, torch.Tensor):
-        return state.numel() * state.element_size()
+        # not elements: a view keeps all of what it looks at alive
+        return max(state.numel() * state.element_size(), state.untyped_storage().nbytes())
     if isinstance(state, Mapping):
         return sum(_bytes(value) for value in state.values())
     return sum(_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
