@@ -380,6 +380,14 @@ def trained_count(study: Study, method: str) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+#: what must be known to read the first table
+CONFOUND = (
+    "A rate is one number for all weights, while `scale` makes GaLore's and Fira's matrices four times as slow as the embedding. Plain AdamW is held back "
+    "by that here: with its matrices at a quarter or a sixteenth of the rate, nothing else changed, it ends lower too. Read the first places beside those "
+    "two rows. The weights that SLTrain and low rank draw are their own.\n"
+)
+
+
 def report(study: Study, command: str) -> str:
     """Return everything that has been found so far as Markdown."""
     cpu = sum(row["cpu"] for row in study.store.rows()) / 3600
@@ -398,6 +406,7 @@ def report(study: Study, command: str) -> str:
     parts = [
         "# Learning per byte\n", about, f"Printed by `{command}`.\n", "## At equal tokens\n",
         "State and held (weights, gradients and state, without activations) are shares of AdamW's.\n", table(study, "tokens"),
+        CONFOUND,
         "## At equal memory\n",
         f"Everyone has the widest model, in steps of 8, whose weights, gradients and state take no more than {ceiling:,} bytes, AdamW's at a width of "
         f"{SMALLER}; tokens as above, rates those found above; held is the share of that.\n", table(study, "memory"), "## Fine-tuning\n",

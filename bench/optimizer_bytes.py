@@ -126,7 +126,9 @@ def measure(name: str) -> str:
         optimizer = spec.build(list(module.named_parameters()))
         optimizer.step()
         found, stated = held(optimizer), spec.state_bytes(shapes_of(module), 2)
-        lines.append(f"- {method}: measured {found:,}, stated {stated:,}: {'equal' if found == stated else 'NOT EQUAL'}")
+        rounds = isinstance(spec, Frugal) and found < stated
+        said = "equal" if found == stated else "below the most of its rounds, which is stated" if rounds else "NOT EQUAL"
+        lines.append(f"- {method}: measured {found:,}, stated {stated:,}: {said}")
         print(lines[-1], flush=True)
         del module, optimizer
         gc.collect()
