@@ -35,7 +35,8 @@ class AdaLora:
         b = bT, a cut after every update by the last scores                   once progress >= 1 - final
 
     The loss gains ``orthogonality`` times the mean of |A A^T - I| and |B^T B - I| (Frobenius norms) over all matrices. r0 is a matrix's
-    number of triplets at the start, and the divisor of alpha for good. Memory is that of b0, not bT, and two float32 averages for each
+    number of triplets at the start, and the divisor of alpha for good. In a recipe of several stages the
+    schedule begins anew in each, and triplets that were cut may come back. Memory is that of b0, not bT, and two float32 averages for each
     trained number. A gain over even ranks needs r0 above what the matrix that matters most calls for: 1.5 times the target may be too few.
 
     Args:

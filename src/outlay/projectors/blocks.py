@@ -21,7 +21,8 @@ class Blocks:
 
     The matrices stand in an order and the rounds walk along it, so many at a time, until each has had its turn; then from the start. The last
     round of such a pass reaches back, so that in every round as many are active. Moments are reset in every round. ``count`` is of the matrices
-    that are projected; how the published code deals with a last round that is not full is not known.
+    that are projected. Rounds are counted by each matrix's own steps: matrices that get no gradient in some steps fall out of turn. How the
+    published code deals with a last round that is not full is not known.
 
     Args:
         density: share of the matrices, in [0, 1]; 0 for none.
