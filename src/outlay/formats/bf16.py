@@ -33,11 +33,23 @@ class Bf16:
         if draw is None:
             return {"values": x.to(torch.bfloat16)}
         whole = x.to(torch.float32).contiguous()
-        noise = torch.randint(0, 1 << 16, whole.shape, generator=draw, device=whole.device, dtype=torch.int32)
-        cut = (whole.view(torch.int32) + noise) & -65536
+        bits = whole.view(torch.int32)
+        cut = _sixteen_bits(whole, draw).add_(bits).bitwise_and_(-65536)
         # neither infinities nor nans may turn into something else
-        return {"values": torch.where(whole.isfinite(), cut.view(torch.float32), whole).to(torch.bfloat16)}
+        special = bits.bitwise_and(_EXPONENT) == _EXPONENT
+        return {"values": torch.where(special, whole, cut.view(torch.float32)).to(torch.bfloat16)}
 
     def decode(self, kept: Mapping[str, torch.Tensor], shape: Shape) -> torch.Tensor:
         """Return the values in single precision."""
         return kept["values"].to(torch.float32)
+
+
+#: the exponent's bits: all are set in infinities and nans
+_EXPONENT = 0x7F800000
+
+
+def _sixteen_bits(like: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Return whole numbers from 0 to 2^16 - 1 in the shape of ``like``: four of every 64 random bits."""
+    count = like.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None, generator=draw)
+    return words.view(torch.int16)[:count].to(torch.int32).bitwise_and_(0xFFFF).view(like.shape)
