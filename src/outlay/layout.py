@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +68,3 @@ class Slots(MutableMapping[str, torch.Tensor]):
 
 #: what a part keeps, by name
 State = MutableMapping[str, torch.Tensor]
-
-
-def named_shapes(shapes: Mapping[str, Sequence[int]] | Sequence[Sequence[int]]) -> dict[str, Shape]:
-    """Return shapes by name; those without a name are called ``0.weight``, ``1.weight`` and so on."""
-    if isinstance(shapes, Mapping):
-        return {name: tuple(shape) for name, shape in shapes.items()}
-    return {f"{number}.weight": tuple(shape) for number, shape in enumerate(shapes)}

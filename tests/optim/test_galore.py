@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from outlay.errors import InputError
 from outlay.inner_rules import Adam
-from outlay.optim import GaLore, Subspace, follow
+from outlay.optim import AdamW, GaLore, PerLayer, Sgd, Subspace, ZerothOrder, follow
 from outlay.optim.galore import reference_galore
 from outlay.testing import check_optimizer
 
@@ -62,3 +65,12 @@ def test_embeddings_and_vectors_follow_adam() -> None:
 def test_contract() -> None:
     check_optimizer(GaLore(rank=2, period=2))
     check_optimizer(Subspace())
+
+
+@pytest.mark.parametrize("spec", [AdamW(), GaLore(rank=2), ZerothOrder(), PerLayer(Sgd())], ids=lambda spec: type(spec).__name__)
+def test_parameters_come_by_name_and_from_any_iterable(spec: Any) -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with pytest.raises(InputError, match=r"by name, found Parameter; pass list\(model.named_parameters\(\)\)"):
+        spec.build(module.parameters())
+    held = [p for group in spec.build(module.named_parameters()).param_groups for p in group["params"]]
+    assert len(held) == 4, "a generator is read once"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from outlay.errors import MissingExtra
+from outlay.errors import InputError, MissingExtra
 
 #: key of a parameter group under which factors for single knobs stand: {"weight_decay": 0.0} exempts the group
 SCALES = "scales"
@@ -34,10 +34,23 @@ class OptimizerSpec(Protocol):
         ...
 
 
+def by_name(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:
+    """Return parameters with their names as a list, so that a generator is read once.
+
+    Raises:
+        InputError: when they come without names, as torch's own optimizers take them.
+    """
+    found = list(parameters)
+    odd = next((one for one in found if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str))), None)
+    if odd is not None:
+        raise InputError(f"parameters are handed over by name, found {type(odd).__name__}; pass list(model.named_parameters())")
+    return found
+
+
 def decay_groups(parameters: Sequence[tuple[str, nn.Parameter]]) -> list[dict[str, object]]:
     """Split parameters into matrices, which decay, and vectors (biases, norms), which do not."""
-    matrices = [p for _, p in parameters if p.dim() >= 2]
-    vectors = [p for _, p in parameters if p.dim() < 2]
+    named = by_name(parameters)
+    matrices, vectors = [p for _, p in named if p.dim() >= 2], [p for _, p in named if p.dim() < 2]
     groups: list[dict[str, object]] = [{"params": matrices, SCALES: {}}, {"params": vectors, SCALES: {"weight_decay": 0.0}}]
     return [group for group in groups if group["params"]]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.optim.base import decay_groups, maintained
-from outlay.optim.sharded import refuse_sharded
+from outlay.optim.sharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DAdaptation:
         Raises:
             InputError: for parameters that are sharded.
         """
-        refuse_sharded(parameters, "D-Adaptation", "the distance that it estimates is a sum over all weights")
+        parameters = unsharded(parameters, "D-Adaptation", "the distance that it estimates is a sum over all weights")
         optimizer: torch.optim.Optimizer = maintained().DAdaptAdam(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
             growth_rate=self.growth, weight_decay=self.knobs["weight_decay"], weight_decouple=True,

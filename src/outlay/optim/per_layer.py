@@ -14,7 +14,7 @@ from torch import nn
 from outlay.catalog import Paper
 from outlay.optim.adamw import AdamW
 from outlay.optim.base import OptimizerSpec, Spares
-from outlay.optim.sharded import refuse_sharded
+from outlay.optim.sharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PerLayer:
         Raises:
             InputError: for parameters that are sharded.
         """
-        refuse_sharded(parameters, "PerLayer", "their gradients stand only when the backward pass is over")
+        parameters = unsharded(parameters, "PerLayer", "their gradients stand only when the backward pass is over")
         return _PerLayer(self.optimizer.build(parameters, seed), self.clip)
 
     def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from outlay.catalog import Paper
 from outlay.optim.base import decay_groups, maintained
-from outlay.optim.sharded import refuse_sharded
+from outlay.optim.sharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Prodigy:
         Raises:
             InputError: for parameters that are sharded.
         """
-        refuse_sharded(parameters, "Prodigy", "the distance that it estimates is a sum over all weights")
+        parameters = unsharded(parameters, "Prodigy", "the distance that it estimates is a sum over all weights")
         optimizer: torch.optim.Optimizer = maintained().Prodigy(
             decay_groups(parameters), lr=self.knobs["lr"], betas=(self.beta1, self.beta2), eps=self.eps, d0=self.first,
             d_coef=self.coefficient, weight_decay=self.knobs["weight_decay"], bias_correction=self.bias_correction,

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from outlay.errors import InputError
+from outlay.optim.base import by_name
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
@@ -53,12 +55,14 @@ def _extent(tensor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(shape), tuple(offset)
 
 
-def refuse_sharded(parameters: Iterable[tuple[str, torch.Tensor]], who: str, why: str) -> None:
-    """Refuse sharded parameters.
+def unsharded(parameters: Iterable[tuple[str, nn.Parameter]], who: str, why: str) -> list[tuple[str, nn.Parameter]]:
+    """Return parameters by name, for an optimizer that needs them whole.
 
     Raises:
-        InputError: naming the optimizer and the first such parameter.
+        InputError: naming the optimizer and the first parameter that is sharded.
     """
-    for name, parameter in parameters:
+    named = by_name(parameters)
+    for name, parameter in named:
         if is_sharded(parameter):
             raise InputError(f"{who} does not work on sharded parameters (FSDP2), and {name} is one: {why}; take another optimizer")
+    return named

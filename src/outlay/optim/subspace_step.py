@@ -13,7 +13,7 @@ from torch import nn
 from outlay.formats.bf16 import Bf16
 from outlay.inner_rules.base import Clears, Rotates
 from outlay.layout import Slots, State
-from outlay.optim.base import SCALES, decay_groups
+from outlay.optim.base import SCALES, by_name, decay_groups
 from outlay.optim.sharded import gathered, is_sharded, local_part, local_view, place_of
 from outlay.projectors.base import Cycles, Place, Turns
 from outlay.residuals.base import Split
@@ -34,7 +34,7 @@ class SubspaceOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, spec: Subspace, parameters: Sequence[tuple[str, nn.Parameter]], defaults: dict[str, float], seed: int) -> None:
-        self._spec = spec
+        self._spec, parameters = spec, by_name(parameters)
         self._names = {parameter: name for name, parameter in parameters}
         #: what matrices of one shape share
         self.tables: dict[str, torch.Tensor] = {}

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from outlay.catalog import Paper
-from outlay.optim.base import SCALES, decay_groups
-from outlay.optim.sharded import refuse_sharded
+from outlay.optim.base import SCALES, by_name, decay_groups
+from outlay.optim.sharded import unsharded
 from outlay.rng import derive
 
 #: a byte tells a sign and the size exp(k / resolution) of a slope, k from -LARGEST to LARGEST
@@ -79,7 +79,7 @@ class ZerothOrder:
         Raises:
             InputError: for parameters that are sharded.
         """
-        refuse_sharded(parameters, "ZerothOrder", "directions are drawn for whole tensors")
+        parameters = unsharded(parameters, "ZerothOrder", "directions are drawn for whole tensors")
         return _ZerothOrder(self, parameters, seed)
 
     def state_bytes(self, shapes: Mapping[str, Sequence[int]], element_size: int = 4) -> int:
@@ -112,7 +112,7 @@ def decode(code: int, resolution: int = 8) -> float:
 
 class _ZerothOrder(torch.optim.Optimizer):
     def __init__(self, spec: ZerothOrder, parameters: Sequence[tuple[str, nn.Parameter]], seed: int) -> None:
-        self._spec = spec
+        self._spec, parameters = spec, by_name(parameters)
         self._names = {parameter: name for name, parameter in parameters}
         # the seed stands in the groups, so that a state that is loaded brings its own
         super().__init__(decay_groups(parameters), {**spec.knobs, "seed": seed})

@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 
 from outlay.catalog import Paper
-from outlay.layout import Layout, Shape, Slot, State
-from outlay.projectors.base import Place, check_rank, longer_first
+from outlay.layout import State
+from outlay.projectors.base import Place
+from outlay.projectors.stored_rows import StoredRows
 
 
 @dataclass(frozen=True)
-class Orthonormal:
+class Orthonormal(StoredRows):
     """R = G P^T with the rows of P, (rank, columns), an orthonormal basis of a uniformly random subspace, drawn anew at every refresh.
 
     On average ||R||^2 = (rank / columns) ||G||^2.
@@ -27,38 +28,9 @@ class Orthonormal:
         "2411.07837", "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable Training", 2024
     )
 
-    rank: int = 128
-
-    def __post_init__(self) -> None:
-        check_rank(self.rank)
-
-    def turns(self, shape: Shape) -> bool:
-        """The shorter side is compressed."""
-        return longer_first(shape)
-
-    def layout(self, shape: Shape, place: Place) -> Layout:
-        """P, in the parameter's type."""
-        return {"rows": Slot((min(self.rank, *shape), shape[1]))}
-
-    def small(self, shape: Shape, place: Place) -> Shape:
-        """(rows, rank)."""
-        return (shape[0], min(self.rank, *shape))
-
     def refresh(self, state: State, g: torch.Tensor, place: Place) -> None:
         """Make independent N(0, 1) columns orthonormal by QR, in single precision or better; ``g`` is not looked at."""
         draw = torch.randn(g.shape[1], min(self.rank, *g.shape), generator=place.draw(g.device), device=g.device)
         q, r = torch.linalg.qr(draw.to(torch.promote_types(g.dtype, torch.float32)))
         # QR's own choice of signs is not uniform
         state["rows"] = (q * r.diagonal().sign()).T.to(g.dtype).contiguous()
-
-    def down(self, state: State, g: torch.Tensor, place: Place) -> torch.Tensor:
-        """G P^T, (rows, rank)."""
-        return g @ state["rows"].T
-
-    def up(self, state: State, r: torch.Tensor, shape: Shape, place: Place) -> torch.Tensor:
-        """R P."""
-        return r @ state["rows"]
-
-    def turn(self, old: State, new: State, place: Place) -> torch.Tensor:
-        """P_old P_new^T."""
-        return old["rows"] @ new["rows"].T

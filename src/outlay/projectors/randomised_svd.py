@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 
 from outlay.catalog import Paper
-from outlay.layout import Layout, Shape, Slot, State
-from outlay.projectors.base import Place, check_rank, longer_first
+from outlay.layout import State
+from outlay.projectors.base import Place
+from outlay.projectors.stored_rows import StoredRows
 
 
 @dataclass(frozen=True)
-class RandomisedSvd:
+class RandomisedSvd(StoredRows):
     """R = G P^T with P, (rank, columns), close to the leading right singular vectors of the gradient at the last refresh:
 
         Q = orth(G^T O),  O (rows, k) of independent N(0, 1),  k = rank + oversample
@@ -36,26 +37,13 @@ class RandomisedSvd:
         2009,
     )
 
-    rank: int = 128
     oversample: int = 8
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        check_rank(self.rank)
+        super().__post_init__()
         if self.oversample < 0 or self.iterations < 0:
             raise ValueError(f"oversample and iterations must be >= 0, found {self.oversample} and {self.iterations}")
-
-    def turns(self, shape: Shape) -> bool:
-        """The shorter side is compressed."""
-        return longer_first(shape)
-
-    def layout(self, shape: Shape, place: Place) -> Layout:
-        """P, in the parameter's type."""
-        return {"rows": Slot((min(self.rank, *shape), shape[1]))}
-
-    def small(self, shape: Shape, place: Place) -> Shape:
-        """(rows, rank)."""
-        return (shape[0], min(self.rank, *shape))
 
     def refresh(self, state: State, g: torch.Tensor, place: Place) -> None:
         """Find the range of ``g`` and the singular vectors within, in single precision or better."""
@@ -67,15 +55,3 @@ class RandomisedSvd:
             q = torch.linalg.qr(a.T @ torch.linalg.qr(a @ q).Q).Q
         within = torch.linalg.svd(torch.linalg.qr(a @ q).R).Vh[: min(self.rank, *g.shape)]
         state["rows"] = (within @ q.T).to(g.dtype)
-
-    def down(self, state: State, g: torch.Tensor, place: Place) -> torch.Tensor:
-        """G P^T, (rows, rank)."""
-        return g @ state["rows"].T
-
-    def up(self, state: State, r: torch.Tensor, shape: Shape, place: Place) -> torch.Tensor:
-        """R P."""
-        return r @ state["rows"]
-
-    def turn(self, old: State, new: State, place: Place) -> torch.Tensor:
-        """P_old P_new^T."""
-        return old["rows"] @ new["rows"].T
